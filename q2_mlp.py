@@ -1,0 +1,439 @@
+"""MNIST with a 784-200-200-10 ReLU network (question 2 of the homework).
+
+    python q2_mlp.py                      train on 60,000 images, report on the 10,000 test images
+    python q2_mlp.py --validate           train on 50,000, report on the 10,000 held out of training
+    python q2_mlp.py --seeds 0 1 2 3 4    five runs, reported as mean and spread
+
+Writes plots/q2_mlp.png and plots/q2_mlp.json beside this file. The loops are those of the PyTorch
+basics tutorial, https://pytorch.org/tutorials/beginner/basics/optimization_tutorial.html
+"""
+
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
+# ///
+
+import argparse
+import contextlib
+import ctypes
+import http.client
+import io
+import json
+import math
+import os
+import platform
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # draws into files, so that no display is needed
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torchvision
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from torch import nn
+from tqdm import tqdm
+
+# ---------------------------------------------------------------- hyperparameters
+
+# Plain SGD as in the tutorial; the values were chosen with --validate (table in the README).
+HYPERPARAMETERS = {"epochs": 20, "batch_size": 64, "lr": 0.2}
+
+HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
+EVAL_BATCH_SIZE = 500  # does not change the figures: large enough for speed, small for memory
+
+# ---------------------------------------------------------------- data
+
+
+def check_idx(path, shape):
+    """Exit unless `path` is a whole IDX file of bytes, any number of entries of that shape.
+
+    Format: 0x0800 + number of dimensions, the size of each (big-endian 32-bit integers), the bytes.
+    """
+    header = np.fromfile(path, ">u4", 2 + len(shape)).tolist()
+    expected = [0x0801 + len(shape), *header[1:2], *shape]
+    if header != expected or path.stat().st_size != 4 * len(header) + math.prod(header[1:]):
+        sys.exit(f"{path} is broken. Delete it, and the next run downloads it again.")
+
+
+def load_mnist(data_dir, train, device):
+    """Return images (N, 28, 28) uint8 and labels (N,) int64 of one part of MNIST, on `device`.
+
+    Exits with a message if a file is broken, or is missing and can't be downloaded.
+    """
+    raw, part = data_dir / "MNIST" / "raw", "train" if train else "t10k"
+    images, labels = raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte"
+    socket.setdefaulttimeout(10)  # seconds: a mirror that hangs is given up
+    try:
+        for path, shape in (images, [28, 28]), (labels, []):
+            if path.exists():  # torchvision trusts what is there
+                check_idx(path, shape)
+        with contextlib.redirect_stdout(None):  # the reason is in the message below
+            mnist = torchvision.datasets.MNIST(data_dir, train=train, download=True)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        sys.exit(
+            f"MNIST is not in {raw} and can't be downloaded ({error}). Put the four files "
+            "(train|t10k)-(images-idx3|labels-idx1)-ubyte there, or name with --data-dir the folder "
+            "that has MNIST/raw in it."
+        )
+    if not 0 < len(mnist.data) == len(mnist.targets) or mnist.targets.max() > 9:
+        sys.exit(f"{labels} must have a digit from 0 to 9 for each of {images}. Delete both files.")
+    return mnist.data.to(device), mnist.targets.to(device)
+
+
+def load_data(parser, args):
+    """Return (images, labels) to train on and to report on.
+
+    With --validate the latter are the last training images, and the test set is not read.
+    """
+    images, labels = load_mnist(args.data_dir, True, args.device)
+    if not args.validate:
+        train_data, test_data = (images, labels), load_mnist(args.data_dir, False, args.device)
+    elif len(labels) > HELD_OUT:
+        train_data = images[:-HELD_OUT], labels[:-HELD_OUT]
+        test_data = images[-HELD_OUT:], labels[-HELD_OUT:]
+    else:
+        sys.exit(f"--validate needs more than the {len(labels)} training images in {args.data_dir}")
+    if len(train_data[1]) < len(test_data[1]):
+        sys.exit(
+            f"{args.data_dir}: fewer train than t10k images, so the files are swapped. Delete them."
+        )
+    if args.batch_size is not None and args.batch_size > len(train_data[1]):
+        parser.error(f"argument --batch-size: there are only {len(train_data[1])} training images")
+    return train_data, test_data
+
+
+def batches(data, batch_size, order=None):
+    """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64.
+
+    `order` is a permutation of the indices; without it, images come as they are stored.
+    """
+    images, labels = data
+    order = torch.arange(len(labels)) if order is None else order
+    # disable=None: a progress bar on a terminal, none in a log file.
+    for index in tqdm(order.to(images.device).split(batch_size), leave=False, disable=None):
+        yield images[index].unsqueeze(1) / 255, labels[index]
+
+
+# ---------------------------------------------------------------- model
+
+
+class NeuralNetwork(nn.Module):
+    """784-200-200-10 with ReLU: X (B, 1, 28, 28) to logits (B, 10), the z of question 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.linear_relu_stack = nn.Sequential(
+            nn.Linear(28 * 28, 200),
+            nn.ReLU(),
+            nn.Linear(200, 200),
+            nn.ReLU(),
+            nn.Linear(200, 10),
+        )
+
+    def forward(self, X):
+        return self.linear_relu_stack(self.flatten(X))
+
+
+# ---------------------------------------------------------------- training
+
+
+def train_loop(batches, model, loss_fn, optimizer):
+    """Train for one epoch; return the mean loss (nats) and the accuracy while it went on."""
+    model.train()
+    size, train_loss, correct = 0, 0, 0
+    for X, y in batches:
+        logits = model(X)
+        loss = loss_fn(logits, y)
+
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+        # Sums stay on the device: an .item() here would make a GPU wait at every batch.
+        size += len(y)
+        train_loss += loss.detach() * len(y)
+        correct += (logits.argmax(1) == y).sum()
+    return train_loss.item() / size, correct.item() / size
+
+
+@torch.inference_mode()
+def test_loop(batches, model, loss_fn):
+    """Return the mean loss (nats) and the accuracy over all samples."""
+    model.eval()
+    size, test_loss, correct = 0, 0, 0
+    for X, y in batches:
+        logits = model(X)
+        size += len(y)
+        # Weighted: a mean of batch means would count the samples of a small last batch for more.
+        test_loss += loss_fn(logits, y) * len(y)
+        correct += (logits.argmax(1) == y).sum()
+    return test_loss.item() / size, correct.item() / size
+
+
+def train(run, settings, train_data, test_data, device):
+    """Train one network from the seed of `run`; yield the figures of train and test per epoch."""
+    torch.manual_seed(run["seed"])
+    shuffle = torch.Generator().manual_seed(run["seed"])  # its own: nothing else draws from it
+    model = NeuralNetwork().to(device)
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=settings["lr"])
+    for _ in range(settings["epochs"]):
+        order = torch.randperm(len(train_data[1]), generator=shuffle)
+        train_batches = batches(train_data, settings["batch_size"], order)
+        train_figures = train_loop(train_batches, model, loss_fn, optimizer)
+        yield train_figures, test_loop(batches(test_data, EVAL_BATCH_SIZE), model, loss_fn)
+
+
+def train_seeds(record, args, train_data, test_data):
+    """Train once per seed, print a line per epoch, and save what was measured, however it ends."""
+    split, settings = record["split"], record["hyperparameters"]
+    print(f"{record['title']} on {args.device}: {settings}", flush=True)
+    try:
+        for seed in args.seeds:
+            record["runs"].append(run := {"seed": seed, "epochs": []})
+            start = time.perf_counter()
+            for figures in train(run, settings, train_data, test_data, args.device):
+                epoch = {"epoch": len(run["epochs"]) + 1}
+                for part, (loss, accuracy) in zip(("train", split), figures, strict=True):
+                    epoch |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
+                    if not math.isfinite(loss):
+                        sys.exit(f"Diverged in epoch {epoch['epoch']}: the {part} loss is {loss}.")
+                epoch["seconds"] = time.perf_counter() - start
+                run["epochs"].append(epoch)
+                words = (f"{key.replace('_', ' ')} {epoch[key]:.4f}" for key in [*epoch][1:-1])
+                print(
+                    f"seed {seed}  epoch {epoch['epoch']:2}",
+                    *words,
+                    f"{epoch['seconds']:.1f} s",
+                    sep="  ",
+                    flush=True,
+                )
+                start = time.perf_counter()
+        record["interrupted"] = False
+    finally:
+        record["runs"] = [run for run in record["runs"] if run["epochs"]]
+        if record["runs"]:
+            print(final_figures(record), flush=True)
+            path = args.plots_dir / (record["name"] + "_validate" * args.validate)
+            save(path, {".json": json.dumps(record, indent=1).encode(), ".png": plot(record)})
+
+
+def stop(signum, frame):
+    """End the training at the first Ctrl-C or SIGTERM, so that it saves; the second ends all."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    print("Interrupted: saving the finished epochs.", file=sys.stderr, flush=True)
+    sys.exit(128 + signum)
+
+
+def save(path, contents):
+    """Write `contents`, bytes by suffix, to `path` + suffix, each whole or not at all."""
+    parts = {f"{path}{suffix}": f"{path}{suffix}.{os.getpid()}.part" for suffix in contents}
+    try:
+        for part, content in zip(parts.values(), contents.values(), strict=True):
+            Path(part).write_bytes(content)
+        for file, part in parts.items():
+            os.replace(part, file)  # at once: neither a reader nor a kill meets half a file
+    except OSError as error:
+        for part in parts.values():
+            Path(part).unlink(missing_ok=True)
+        sys.exit(f"Can't write {path}.*: {error}")
+    print("wrote", ", ".join(parts), flush=True)
+
+
+# ---------------------------------------------------------------- plots
+
+
+def curves(record, key, scale=1.0):
+    """Return `key` per run and epoch, nan where a run was interrupted before."""
+    lengths = [len(run["epochs"]) for run in record["runs"]]
+    table = np.full((len(lengths), max(lengths)), np.nan)
+    for row, run in zip(table, record["runs"], strict=True):
+        row[: len(run["epochs"])] = [epoch[key] for epoch in run["epochs"]]
+    return table
+
+
+def final_figures(record):
+    """Return the figures of the last epoch, never the best one: mean ± sample standard deviation."""
+    split = record["split"]
+    accuracies, losses = (curves(record, f"{split}_{key}")[:, -1] for key in ("accuracy", "loss"))
+    accuracies = 100 * accuracies[~np.isnan(accuracies)]
+    text = f"{split} accuracy {accuracies.mean():.2f} %"
+    if len(accuracies) > 1:
+        text += f" ± {accuracies.std(ddof=1):.2f} ({len(accuracies)} seeds)"
+    text += f", {split} loss {np.nanmean(losses):.4f}"
+    return text + ", interrupted" * record["interrupted"]
+
+
+def draw(ax, values, **style):
+    """Draw the mean of values (runs, epochs), with a band from the lowest to the highest run."""
+    epochs = range(1, values.shape[1] + 1)
+    ax.plot(epochs, np.nanmean(values, 0), marker=".", **style)
+    ax.fill_between(
+        epochs,
+        np.nanmin(values, 0),
+        np.nanmax(values, 0),
+        color=style["color"],
+        alpha=0.2,
+        linewidth=0,
+    )
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def error_axis(ax):
+    """Scale an axis of errors, in %, so that 99 % and 99.5 % accuracy can be told apart."""
+    ax.set_ylabel("error = 100 % - accuracy (%)")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter("{x:g}")
+
+
+def error(record, part):
+    """Return the errors in %, at least 0.001 so that a log axis can show them."""
+    return np.maximum(100 - 100 * curves(record, f"{part}_accuracy"), 0.001)
+
+
+def png(figure):
+    """Return the figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def plot(record):
+    """Return the PNG of a record: loss and error per epoch, train and test."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    split = record["split"]
+    for part, when, color, line in (
+        ("train", "running average during the epoch", "tab:blue", "--"),
+        (split, "after the epoch", "tab:orange", "-"),
+    ):
+        style = {"label": f"{part} ({when})", "color": color, "linestyle": line}
+        draw(left, curves(record, f"{part}_loss"), **style)
+        draw(right, error(record, part), **style)
+    left.set_ylabel("average loss (nats)")
+    left.legend()
+    error_axis(right)
+    figure.suptitle(f"{record['title']}: {final_figures(record)}")
+    return png(figure)
+
+
+# ---------------------------------------------------------------- command line
+
+
+def checked(kind, allowed, test):
+    """Return an argparse type: a `kind` that passes `test`, or a message that says what is allowed."""
+
+    def parse(text):
+        with contextlib.suppress(ValueError):
+            if test(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
+
+    return parse
+
+
+COUNT = checked(int, "a whole number from 1", lambda n: n >= 1)
+RATE = checked(float, "a finite number above 0", lambda x: 0 < x < math.inf)
+SEED = checked(int, "a whole number from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
+
+
+def device(name):
+    """Return the torch device of that name; "auto" is the accelerator where there is one."""
+    devices = ["cpu"]
+    if torch.accelerator.is_available():
+        devices.append(torch.accelerator.current_accelerator().type)
+    if name not in ["auto", *devices]:
+        raise argparse.ArgumentTypeError(f"{name!r} is not one of auto, {', '.join(devices)}")
+    return torch.device(devices[-1] if name == "auto" else name)
+
+
+def keep_freed_memory():
+    """Let freed blocks below 32 MiB stay with the process, where the C library is glibc.
+
+    Otherwise every step maps its activations anew, and page faults take a third of its time.
+    """
+    with contextlib.suppress(OSError):  # other systems have no such library
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        glibc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
+def parse_arguments(parser):
+    """Add the flags that are not hyperparameters, parse, and check what can be checked by now."""
+    here = Path(__file__).resolve().parent
+    parser.add_argument(
+        "--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each"
+    )
+    parser.add_argument(
+        "--validate", action="store_true", help="report on held-out training images"
+    )
+    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--data-dir", type=Path, default=here / "data", help="where MNIST/raw is")
+    parser.add_argument("--plots-dir", type=Path, default=here / "plots", help="for PNG and JSON")
+    args = parser.parse_args()
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error("argument --seeds: every seed may stand there once")
+    try:
+        args.plots_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.plots_dir).close()
+    except OSError as error:
+        sys.exit(f"Can't write into the folder {args.plots_dir} of --plots-dir: {error}")
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head -1` ends it without a traceback
+    keep_freed_memory()
+    return args
+
+
+def new_record(name, variant, title, settings, model, args):
+    """Return the content of a JSON file, before the first epoch."""
+    return {
+        "script": Path(__file__).name,
+        "name": name,
+        "variant": variant,
+        "title": title,
+        "split": "validation" if args.validate else "test",
+        "hyperparameters": settings,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "device": args.device.type,
+            "threads": torch.get_num_threads(),
+        },
+        "interrupted": True,  # until the last epoch is done
+        "runs": [],
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description="Train a 784-200-200-10 ReLU network on MNIST and plot its figures.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for flag, kind in ("--epochs", COUNT), ("--batch-size", COUNT), ("--lr", RATE):
+        default = HYPERPARAMETERS[flag[2:].replace("-", "_")]
+        parser.add_argument(flag, type=kind, default=default, metavar="N", help="hyperparameter")
+    args = parse_arguments(parser)
+    train_data, test_data = load_data(parser, args)
+    settings = {key: getattr(args, key) for key in HYPERPARAMETERS}
+    record = new_record("q2_mlp", None, "MLP 784-200-200-10", settings, NeuralNetwork(), args)
+    train_seeds(record, args, train_data, test_data)
+
+
+if __name__ == "__main__":
+    main()
