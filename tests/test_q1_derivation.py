@@ -26,7 +26,7 @@ def blocks(language, source=SOURCE):
 TESTED = []
 
 
-def tests_formulas(*formulas):
+def about(*formulas):
     TESTED.extend(formulas)
     return lambda test: test
 
@@ -128,16 +128,17 @@ def make_cases(scale):
 
 
 MODERATE = [case for scale in (0.1, 3) for case in make_cases(scale)]
-LARGE = list(make_cases(1000))
-ALL = MODERATE + LARGE
+TIED = torch.tensor([[1000, 1000, -1000], [0.2, 0.3, 0.5]], dtype=torch.float64)
+LARGE = [*make_cases(1000), pytest.param(*TIED, id="tied-z1000")]
 
+# In the large cases some f_i round to zero, so that -y / f is not finite.
 moderate_cases = pytest.mark.parametrize(("z", "y"), MODERATE)
-large_cases = pytest.mark.parametrize(("z", "y"), LARGE)
-all_cases = pytest.mark.parametrize(("z", "y"), ALL)
+all_cases = pytest.mark.parametrize(("z", "y"), MODERATE + LARGE)
 
 
-@tests_formulas(
-    r"f_i = \frac{e^{z_i}}{S}, S = \sum_k e^{z_k}",
+@about(
+    r"f_i = \frac{e^{z_i}}{S}",
+    r"S = \sum_k e^{z_k}",
     r"\ell(y, f) = \sum_i y_i \log \frac{1}{f_i} = -\sum_i y_i \log f_i",
 )
 @moderate_cases
@@ -149,7 +150,7 @@ def test_definitions(z, y):
     assert_close(loss, loss_of_z(z, y))
 
 
-@tests_formulas(
+@about(
     r"\frac{\partial \ell}{\partial f_i} = -\frac{y_i}{f_i}",
     r"\nabla_f \ell = -\left( \frac{y_1}{f_1}, \dots, \frac{y_n}{f_n} \right)^\top",
 )
@@ -160,7 +161,7 @@ def test_a_gradient_with_respect_to_f(z, y):
         assert_derivative(lambda f: loss_of_f(f, y), f, -y / f, step=1e-4 * f)
 
 
-@tests_formulas("-y_i/f_i + y_n/f_n")
+@about("-y_i/f_i + y_n/f_n")
 @moderate_cases
 def test_a_with_the_constraint_used_already(z, y):
     f = softmax(z)
@@ -190,11 +191,11 @@ def test_a_as_an_output_tends_to_zero():
     assert_close(f - y, torch.tensor([-1.0, 1.0, 0.0], dtype=torch.float64))
 
 
-@tests_formulas(
-    r"\frac{\partial f_i}{\partial z_i}"
+@about(
+    r"i = j: \frac{\partial f_i}{\partial z_i}"
     r" = \frac{e^{z_i} S - e^{z_i} e^{z_i}}{S^2}"
     r" = \frac{e^{z_i}}{S} \left( 1 - \frac{e^{z_i}}{S} \right) = f_i (1 - f_i)",
-    r"\frac{\partial f_i}{\partial z_j}"
+    r"i \ne j: \frac{\partial f_i}{\partial z_j}"
     r" = \frac{0 \cdot S - e^{z_i} e^{z_j}}{S^2}"
     r" = -\frac{e^{z_i}}{S} \cdot \frac{e^{z_j}}{S} = -f_i f_j",
     r"\frac{\partial f_i}{\partial z_j} = f_i (\delta_{ij} - f_j) = J_{ij}",
@@ -212,7 +213,7 @@ def test_b_jacobian(z, y):
     assert_close(f[:, None] * (delta - f), matrix)
 
 
-@tests_formulas(r"\partial S / \partial z_j = e^{z_j}")
+@about(r"\partial S / \partial z_j = e^{z_j}")
 @moderate_cases
 def test_b_quotient_rule(z, y):
     e, total = z.exp(), z.exp().sum()
@@ -221,13 +222,13 @@ def test_b_quotient_rule(z, y):
     assert_derivative(softmax, z, quotient)
 
 
-@tests_formulas(
+@about(
     r"\frac{\partial \ell}{\partial z_j}"
     r" = \sum_i \frac{\partial \ell}{\partial f_i} \frac{\partial f_i}{\partial z_j}"
     r" = \sum_i u_i f_i (\delta_{ij} - f_j)"
     r" = f_j \left( u_j - \sum_i f_i u_i \right)",
     r"\nabla_z \ell = J^\top \nabla_f \ell = \left( \mathrm{diag}(f) - f f^\top \right) u"
-    r" = f \odot \left( u - (f^\top u)\,\mathbf{1} \right)",
+    r" = \boxed{f \odot \left( u - (f^\top u)\,\mathbf{1} \right)}",
 )
 @moderate_cases
 def test_b_from_a(z, y):
@@ -253,11 +254,11 @@ def test_b_for_any_loss_and_any_logits(z, y):
     assert_close(f * (shifted - f @ shifted), formula)
 
 
-@tests_formulas(
+@about(
     r"\frac{\partial \ell}{\partial z_j}"
-    r" = f_j \left( -\frac{y_j}{f_j} + \sum_i f_i \frac{y_i}{f_i} \right) \text{substitute}"
+    r" = f_j \left( -\frac{y_j}{f_j} + \sum_i f_i \frac{y_i}{f_i} \right)"
     r" = -y_j + f_j \sum_i y_i \text{cancel } f_j \text{ and each } f_i"
-    r" = f_j - y_j \text{because } \textstyle\sum_i y_i = 1",
+    r" = f_j - y_j \text{because } \textstyle \sum_i y_i = 1",
     r"\nabla_z \ell = f - y",
 )
 @all_cases
@@ -267,7 +268,7 @@ def test_c_gradient_with_respect_to_z(z, y):
     assert formula.abs().max() <= 1
 
 
-@tests_formulas(r"(\sum_i y_i) f - y")
+@about(r"(\sum_i y_i) f - y")
 @moderate_cases
 def test_c_steps_and_targets_that_do_not_sum_to_one(z, y):
     f = softmax(z)
@@ -278,9 +279,10 @@ def test_c_steps_and_targets_that_do_not_sum_to_one(z, y):
         assert_derivative(lambda z, y=target: loss_of_f(softmax(z), y), z, cancelled)
 
 
-@tests_formulas(
+@about(
     r"\log f_i = z_i - \log S",
-    r"\ell = -\sum_i y_i (z_i - \log S) = \log \sum_k e^{z_k} - y^\top z",
+    r"\ell = -\sum_i y_i (z_i - \log S) = \log \sum_k e^{z_k} - y^\top z"
+    r" \text{again because } \textstyle \sum_i y_i = 1",
     r"\frac{\partial \ell}{\partial z_j} = \frac{e^{z_j}}{\sum_k e^{z_k}} - y_j = f_j - y_j",
 )
 @all_cases
@@ -294,14 +296,14 @@ def test_c_by_the_second_route(z, y):
 # --- its consequences ---
 
 
-@tests_formulas(r"\mathbf{1}^\top (f - y) = \sum_i f_i - \sum_i y_i = 1 - 1 = 0")
+@about(r"\mathbf{1}^\top (f - y) = \sum_i f_i - \sum_i y_i = 1 - 1 = 0")
 @all_cases
 def test_gradient_sums_to_zero(z, y):
     gradient = jacobian(lambda z: loss_of_z(z, y), z)
-    assert_close(gradient.sum(), torch.zeros_like(gradient[0]), rtol=0, atol=1e-14)
+    assert_close(gradient.sum(), torch.zeros_like(gradient[0]), rtol=0, atol=1e-13)
 
 
-@tests_formulas(r"e^{z_i + c} / \sum_k e^{z_k + c} = f_i")
+@about(r"e^{z_i + c} / \sum_k e^{z_k + c} = f_i")
 @all_cases
 def test_a_constant_added_to_z_changes_nothing(z, y):
     for c in (-1000, -1, 0.5, 1000):
@@ -310,9 +312,7 @@ def test_a_constant_added_to_z_changes_nothing(z, y):
         assert_close(shifted, softmax(z) - y, rtol=1e-11, atol=1e-11)
 
 
-@tests_formulas(
-    r"v^\top J v = \sum_i f_i v_i^2 - (f^\top v)^2 = \sum_i f_i (v_i - f^\top v)^2 \ge 0"
-)
+@about(r"v^\top J v = \sum_i f_i v_i^2 - (f^\top v)^2 = \sum_i f_i (v_i - f^\top v)^2 \ge 0")
 @all_cases
 def test_loss_is_convex_in_z(z, y):
     f = softmax(z)
@@ -321,7 +321,7 @@ def test_loss_is_convex_in_z(z, y):
     assert_close(
         central_differences(lambda z: softmax(z) - y, z, 1e-5), matrix, rtol=1e-6, atol=1e-6
     )
-    assert torch.linalg.eigvalsh(matrix).min() > -1e-15
+    assert torch.linalg.eigvalsh(matrix).min() > -1e-13
     v = torch.linspace(-1, 2, len(z), dtype=torch.float64) ** 3
     variance = f @ (v - f @ v) ** 2
     assert variance >= 0
@@ -332,7 +332,7 @@ def test_loss_is_convex_in_z(z, y):
 # --- what question 2 needs ---
 
 
-@tests_formulas(
+@about(
     r"L = \frac{1}{B} \sum_{b=1}^{B} \ell \left( y^{(b)}, f^{(b)} \right)",
     r"\nabla_Z L = \frac{1}{B} (F - Y)",
 )
@@ -355,7 +355,7 @@ def test_gradient_of_the_batch_mean(targets, scale):
     )
 
 
-@tests_formulas(r"\log(1 + 9/e) \approx 1.46")
+@about(r"\log(1 + 9/e) \approx 1.46")
 def test_softmax_taken_twice_bounds_the_loss():
     best = torch.eye(10, dtype=torch.float64)[0]
     bound = (1 + 9 / torch.tensor(1.0, dtype=torch.float64).exp()).log()
@@ -374,7 +374,7 @@ def test_relu_on_the_logits_stops_the_gradient_of_negative_ones():
     assert torch.equal(gradient != 0, z > 0)
 
 
-@tests_formulas(
+@about(
     r"\log \sum_k e^{z_k} = m + \log \sum_k e^{z_k - m}",
     r"f_i = \frac{e^{z_i - m}}{\sum_k e^{z_k - m}}",
     r"m = \max_k z_k",
@@ -391,7 +391,7 @@ def test_log_sum_exp_with_the_maximum_taken_out(z, y):
 @pytest.mark.parametrize(
     ("dtype", "limit"), [(torch.float32, 88.7), (torch.float64, 709.7)], ids=["single", "double"]
 )
-@tests_formulas(f"z_k = {limit}" if dtype == torch.float32 else f"{limit}")
+@about("z_k = 88.7", "709.7")
 def test_naive_log_sum_exp_overflows_and_the_other_does_not(dtype, limit):
     exponent = torch.tensor([limit, limit + 0.1], dtype=dtype)
     assert exponent.exp().isfinite().tolist() == [True, False]
@@ -439,7 +439,7 @@ def unbalanced(latex):
     opened = [name for which, name in environments if which == "begin"]
     closed = [name for which, name in environments if which == "end"]
     sides = [len(re.findall(rf"\\{side}(?![a-z])", latex)) for side in ("left", "right")]
-    return depth != 0 or opened != closed or sides[0] != sides[1]
+    return depth != 0 or sorted(opened) != sorted(closed) or sides[0] != sides[1]
 
 
 def find_traps(source):
@@ -452,15 +452,13 @@ def find_traps(source):
         for name, _ in FENCED.findall(source)
         if name not in ("math", "python")
     ]
-    if "$$" in source:
-        traps.append("$$: Markdown takes \\\\ apart before the formula is read")
     if "$" in INLINE.sub("", prose):
-        traps.append("a $ outside $`...`$: emphasis and escapes apply inside")
-    if re.search(r"[\w-]\$`", INLINE.sub(lambda match: f"$`{match[1]}`" + " ", prose)):
+        traps.append("$$ or $ outside $`...`$: Markdown reads \\\\, _ and * in it first")
+    if re.search(r"[\w-]\$`", prose):
         traps.append("a letter, digit or hyphen before $`: it stays text")
     if re.search(r"`\$\w", prose):
         traps.append("a letter or digit after `$: it stays text")
-    if re.search(r"\*[^*\n]*\$`[^*\n]*\*|\[[^]\n]*\$`[^]\n]*\]\(", prose):
+    if re.search(r"(^|\s)\*+(?=\S)[^*]*\$`[^*]*\*|\[[^]]*\$`[^]]*\]\(", prose):
         traps.append("a formula in emphasis or in a link")
     for latex in blocks("math", source) + INLINE.findall(prose):
         traps += [f"not supported: {command}" for command in FORBIDDEN.findall(latex)]
@@ -515,5 +513,6 @@ def test_traps_are_found(trap):
 
 
 def test_formulas_without_traps_pass():
-    good = "Let $`a_i`$, ($`b_i`$) and **bold** $`c`$.\n\n```math\n\\left( a \\right) \\\\ b\n```\n"
-    assert find_traps(good) == []
+    prose = "Let $`a_i`$, ($`b_i`$) and **bold** $`c > 0`$, **bold**."
+    display = "```math\n\\left( a \\right) \\\\ b\n```"
+    assert find_traps(f"{prose}\n\n{display}\n") == []
