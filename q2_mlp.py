@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import http.client
 import io
+import itertools
 import json
 import math
 import os
@@ -78,9 +79,9 @@ def load_mnist(data_dir, train, device):
             mnist = torchvision.datasets.MNIST(data_dir, train=train, download=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         sys.exit(
-            f"MNIST is not in {raw} and can't be downloaded ({error}). Put the four files "
-            "(train|t10k)-(images-idx3|labels-idx1)-ubyte there, or name with --data-dir the folder "
-            "that has MNIST/raw in it."
+            f"MNIST is not in {raw} and can't be downloaded: {error}. Put train-images-idx3-ubyte, "
+            "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte there, or "
+            "name the folder above MNIST/raw with --data-dir."
         )
     if not 0 < len(mnist.data) == len(mnist.targets) or mnist.targets.max() > 9:
         sys.exit(f"{labels} must have a digit from 0 to 9 for each of {images}. Delete both files.")
@@ -101,9 +102,7 @@ def load_data(parser, args):
     else:
         sys.exit(f"--validate needs more than the {len(labels)} training images in {args.data_dir}")
     if len(train_data[1]) < len(test_data[1]):
-        sys.exit(
-            f"{args.data_dir}: fewer train than t10k images, so the files are swapped. Delete them."
-        )
+        sys.exit(f"The train and t10k files in {args.data_dir} are swapped. Delete all four.")
     if args.batch_size is not None and args.batch_size > len(train_data[1]):
         parser.error(f"argument --batch-size: there are only {len(train_data[1])} training images")
     return train_data, test_data
@@ -194,7 +193,9 @@ def train(run, settings, train_data, test_data, device):
 
 def train_seeds(record, args, train_data, test_data):
     """Train once per seed, print a line per epoch, and save what was measured, however it ends."""
-    split, settings = record["split"], record["hyperparameters"]
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head -1` ends it without a traceback
+    settings, split = record["hyperparameters"], record["split"]
     print(f"{record['title']} on {args.device}: {settings}", flush=True)
     try:
         for seed in args.seeds:
@@ -202,28 +203,22 @@ def train_seeds(record, args, train_data, test_data):
             start = time.perf_counter()
             for figures in train(run, settings, train_data, test_data, args.device):
                 epoch = {"epoch": len(run["epochs"]) + 1}
+                line = f"seed {seed}  epoch {epoch['epoch']:2}"
                 for part, (loss, accuracy) in zip(("train", split), figures, strict=True):
                     epoch |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
-                    if not math.isfinite(loss):
-                        sys.exit(f"Diverged in epoch {epoch['epoch']}: the {part} loss is {loss}.")
+                    line += f"  {part} loss {loss:.4f}  {part} accuracy {100 * accuracy:5.2f} %"
                 epoch["seconds"] = time.perf_counter() - start
+                print(f"{line}  {epoch['seconds']:.1f} s", flush=True)
+                if not math.isfinite(epoch["train_loss"] + epoch[f"{split}_loss"]):
+                    sys.exit("Training diverged: the loss is not finite. Try a smaller --lr.")
                 run["epochs"].append(epoch)
-                words = (f"{key.replace('_', ' ')} {epoch[key]:.4f}" for key in [*epoch][1:-1])
-                print(
-                    f"seed {seed}  epoch {epoch['epoch']:2}",
-                    *words,
-                    f"{epoch['seconds']:.1f} s",
-                    sep="  ",
-                    flush=True,
-                )
                 start = time.perf_counter()
         record["interrupted"] = False
     finally:
         record["runs"] = [run for run in record["runs"] if run["epochs"]]
         if record["runs"]:
             print(final_figures(record), flush=True)
-            path = args.plots_dir / (record["name"] + "_validate" * args.validate)
-            save(path, {".json": json.dumps(record, indent=1).encode(), ".png": plot(record)})
+            save(args, record["name"], plot(record), record)
 
 
 def stop(signum, frame):
@@ -234,106 +229,81 @@ def stop(signum, frame):
     sys.exit(128 + signum)
 
 
-def save(path, contents):
-    """Write `contents`, bytes by suffix, to `path` + suffix, each whole or not at all."""
-    parts = {f"{path}{suffix}": f"{path}{suffix}.{os.getpid()}.part" for suffix in contents}
+def save(args, name, figure, record=None):
+    """Write name.png, and name.json if there is a record, each whole or not at all."""
+    path = args.plots_dir / (name + "_validate" * args.validate)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=150)
+    contents = {f"{path}.png": png.getvalue()}
+    if record:
+        contents[f"{path}.json"] = json.dumps(record, indent=1).encode()
     try:
-        for part, content in zip(parts.values(), contents.values(), strict=True):
-            Path(part).write_bytes(content)
-        for file, part in parts.items():
-            os.replace(part, file)  # at once: neither a reader nor a kill meets half a file
+        for file, content in contents.items():
+            Path(f"{file}.{os.getpid()}").write_bytes(content)
+        for file in contents:  # at once, so that neither a reader nor a kill meets half a file
+            os.replace(f"{file}.{os.getpid()}", file)
     except OSError as error:
-        for part in parts.values():
-            Path(part).unlink(missing_ok=True)
+        for file in contents:
+            Path(f"{file}.{os.getpid()}").unlink(missing_ok=True)
         sys.exit(f"Can't write {path}.*: {error}")
-    print("wrote", ", ".join(parts), flush=True)
+    print("wrote", ", ".join(contents), flush=True)
 
 
 # ---------------------------------------------------------------- plots
 
 
-def curves(record, key, scale=1.0):
-    """Return `key` per run and epoch, nan where a run was interrupted before."""
-    lengths = [len(run["epochs"]) for run in record["runs"]]
-    table = np.full((len(lengths), max(lengths)), np.nan)
-    for row, run in zip(table, record["runs"], strict=True):
-        row[: len(run["epochs"])] = [epoch[key] for epoch in run["epochs"]]
-    return table
+def curves(record, key):
+    """Return `key` per run and epoch (R, E), nan from where a run was interrupted."""
+    runs = [[epoch[key] for epoch in run["epochs"]] for run in record["runs"]]
+    return np.array(list(itertools.zip_longest(*runs, fillvalue=np.nan))).T
 
 
 def final_figures(record):
-    """Return the figures of the last epoch, never the best one: mean ± sample standard deviation."""
-    split = record["split"]
-    accuracies, losses = (curves(record, f"{split}_{key}")[:, -1] for key in ("accuracy", "loss"))
-    accuracies = 100 * accuracies[~np.isnan(accuracies)]
-    text = f"{split} accuracy {accuracies.mean():.2f} %"
-    if len(accuracies) > 1:
-        text += f" ± {accuracies.std(ddof=1):.2f} ({len(accuracies)} seeds)"
-    text += f", {split} loss {np.nanmean(losses):.4f}"
+    """Return the figures of the last epoch, never the best: mean ± sample standard deviation."""
+    split, seeds = record["split"], [run["seed"] for run in record["runs"]]
+    accuracy, loss = (curves(record, f"{split}_{key}")[:, -1] for key in ("accuracy", "loss"))
+    spread = f" ± {100 * np.nanstd(accuracy, ddof=1):.2f}" if len(seeds) > 1 else ""
+    text = f"{split} accuracy {100 * np.nanmean(accuracy):.2f}{spread} %"
+    text += f", {split} loss {np.nanmean(loss):.4f}, seed {', '.join(map(str, seeds))}"
     return text + ", interrupted" * record["interrupted"]
 
 
-def draw(ax, values, **style):
-    """Draw the mean of values (runs, epochs), with a band from the lowest to the highest run."""
-    epochs = range(1, values.shape[1] + 1)
-    ax.plot(epochs, np.nanmean(values, 0), marker=".", **style)
-    ax.fill_between(
-        epochs,
-        np.nanmin(values, 0),
-        np.nanmax(values, 0),
-        color=style["color"],
-        alpha=0.2,
-        linewidth=0,
-    )
-    ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def error_axis(ax):
-    """Scale an axis of errors, in %, so that 99 % and 99.5 % accuracy can be told apart."""
-    ax.set_ylabel("error = 100 % - accuracy (%)")
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter("{x:g}")
-
-
-def error(record, part):
-    """Return the errors in %, at least 0.001 so that a log axis can show them."""
-    return np.maximum(100 - 100 * curves(record, f"{part}_accuracy"), 0.001)
-
-
-def png(figure):
-    """Return the figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150)
-    plt.close(figure)
-    return buffer.getvalue()
+def draw(axes, record, part, **style):
+    """Draw loss and error of `part`: the mean of the runs, and a band from lowest to highest."""
+    error = 100 - 100 * curves(record, f"{part}_accuracy")
+    error = np.maximum(error, 0.001)  # a log axis has no 0
+    for ax, values in zip(axes, (curves(record, f"{part}_loss"), error), strict=True):
+        epochs = range(1, values.shape[1] + 1)
+        ax.plot(epochs, np.nanmean(values, axis=0), marker=".", **style)
+        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        ax.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylabel("average loss (nats)")
+    # An accuracy axis would not part 99 % from 99.5 %.
+    axes[1].set(ylabel="error = 100 % - accuracy (%)", yscale="log")
+    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1].yaxis.set_minor_locator(NullLocator())
+    axes[1].yaxis.set_major_formatter("{x:g}")
 
 
 def plot(record):
-    """Return the PNG of a record: loss and error per epoch, train and test."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    split = record["split"]
-    for part, when, color, line in (
-        ("train", "running average during the epoch", "tab:blue", "--"),
-        (split, "after the epoch", "tab:orange", "-"),
-    ):
-        style = {"label": f"{part} ({when})", "color": color, "linestyle": line}
-        draw(left, curves(record, f"{part}_loss"), **style)
-        draw(right, error(record, part), **style)
-    left.set_ylabel("average loss (nats)")
-    left.legend()
-    error_axis(right)
+    """Return the figure of a record: loss and error per epoch, train and test."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    label = "train (running average during the epoch)"
+    draw(axes, record, "train", label=label, color="tab:blue", linestyle="--")
+    label = f"{record['split']} (after the epoch)"
+    draw(axes, record, record["split"], label=label, color="tab:orange", linestyle="-")
+    axes[0].legend()
     figure.suptitle(f"{record['title']}: {final_figures(record)}")
-    return png(figure)
+    return figure
 
 
 # ---------------------------------------------------------------- command line
 
 
 def checked(kind, allowed, test):
-    """Return an argparse type: a `kind` that passes `test`, or a message that says what is allowed."""
+    """Return an argparse type: a `kind` that passes `test`, else a message that says `allowed`."""
 
     def parse(text):
         with contextlib.suppress(ValueError):
@@ -349,7 +319,7 @@ RATE = checked(float, "a finite number above 0", lambda x: 0 < x < math.inf)
 SEED = checked(int, "a whole number from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
 
 
-def device(name):
+def torch_device(name):
     """Return the torch device of that name; "auto" is the accelerator where there is one."""
     devices = ["cpu"]
     if torch.accelerator.is_available():
@@ -379,7 +349,7 @@ def parse_arguments(parser):
     parser.add_argument(
         "--validate", action="store_true", help="report on held-out training images"
     )
-    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--device", type=torch_device, default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--data-dir", type=Path, default=here / "data", help="where MNIST/raw is")
     parser.add_argument("--plots-dir", type=Path, default=here / "plots", help="for PNG and JSON")
     args = parser.parse_args()
@@ -392,14 +362,13 @@ def parse_arguments(parser):
         sys.exit(f"Can't write into the folder {args.plots_dir} of --plots-dir: {error}")
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    if hasattr(signal, "SIGPIPE"):  # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head -1` ends it without a traceback
     keep_freed_memory()
     return args
 
 
 def new_record(name, variant, title, settings, model, args):
     """Return the content of a JSON file, before the first epoch."""
+    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
     return {
         "script": Path(__file__).name,
         "name": name,
@@ -408,13 +377,8 @@ def new_record(name, variant, title, settings, model, args):
         "split": "validation" if args.validate else "test",
         "hyperparameters": settings,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "device": args.device.type,
-            "threads": torch.get_num_threads(),
-        },
+        "environment": {"python": platform.python_version(), **versions}
+        | {"device": args.device.type, "threads": torch.get_num_threads()},
         "interrupted": True,  # until the last epoch is done
         "runs": [],
     }

@@ -1,0 +1,38 @@
+"""Question 3 (d): one setting at a time changed from a starting recipe, on held-out images.
+
+    python experiments/search_q3_bn.py --data-dir DIR
+
+Writes search_q3_bn.json beside this file; about 25 minutes on two cores.
+"""
+
+from runs import main
+
+START = {
+    "batch_norm": True,
+    "epochs": 20,
+    "batch_size": 128,
+    "lr": 0.1,
+    "one_cycle": True,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "dropout": 0.1,
+    "label_smoothing": 0.05,
+    "affine": 1.0,
+}
+CHANGES = [
+    {},
+    {"lr": 0.3},
+    {"lr": 0.03},
+    {"affine": 1.5},
+    {"affine": 0.5},
+    {"label_smoothing": 0.1},
+    {"dropout": 0.3},
+    {"dropout": 0.0},
+    {"weight_decay": 1e-3},
+    {"weight_decay": 1e-4},
+    {"batch_size": 64},
+    {"batch_size": 256},
+]
+
+if __name__ == "__main__":
+    main("q3_cnn", [(START | change, 0) for change in CHANGES], __file__)
