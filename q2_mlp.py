@@ -88,8 +88,8 @@ def load_mnist(data_dir, train, device):
     return mnist.data.to(device), mnist.targets.to(device)
 
 
-def load_data(parser, args):
-    """Return (images, labels) to train on and to report on.
+def load_data(parser, args, batch_size):
+    """Return (images, labels) to train on, in batches of at most `batch_size`, and to report on.
 
     With --validate the latter are the last training images, and the test set is not read.
     """
@@ -103,7 +103,7 @@ def load_data(parser, args):
         sys.exit(f"--validate needs more than the {len(labels)} training images in {args.data_dir}")
     if len(train_data[1]) < len(test_data[1]):
         sys.exit(f"The train and t10k files in {args.data_dir} are swapped. Delete all four.")
-    if args.batch_size is not None and args.batch_size > len(train_data[1]):
+    if batch_size > len(train_data[1]):
         parser.error(f"argument --batch-size: there are only {len(train_data[1])} training images")
     return train_data, test_data
 
@@ -319,6 +319,18 @@ RATE = checked(float, "a finite number above 0", lambda x: 0 < x < math.inf)
 SEED = checked(int, "a whole number from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
 
 
+FLAGS = {
+    "epochs": (COUNT, "passes over the training images"),
+    "batch_size": (COUNT, "images per step"),
+    "lr": (RATE, "learning rate"),
+}
+
+
+def flag(key):
+    """Return the flag of a hyperparameter."""
+    return "--" + key.replace("_", "-")
+
+
 def torch_device(name):
     """Return the torch device of that name; "auto" is the accelerator where there is one."""
     devices = ["cpu"]
@@ -344,14 +356,29 @@ def parse_arguments(parser):
     """Add the flags that are not hyperparameters, parse, and check what can be checked by now."""
     here = Path(__file__).resolve().parent
     parser.add_argument(
-        "--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each"
+        "--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each (default: 0)"
     )
     parser.add_argument(
         "--validate", action="store_true", help="report on held-out training images"
     )
-    parser.add_argument("--device", type=torch_device, default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--data-dir", type=Path, default=here / "data", help="where MNIST/raw is")
-    parser.add_argument("--plots-dir", type=Path, default=here / "plots", help="for PNG and JSON")
+    parser.add_argument(
+        "--device",
+        type=torch_device,
+        default="auto",
+        help="cpu, cuda, mps, ... (default: auto, an accelerator where there is one)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=here / "data",
+        help="the folder above MNIST/raw (default: data beside this script)",
+    )
+    parser.add_argument(
+        "--plots-dir",
+        type=Path,
+        default=here / "plots",
+        help="for PNG and JSON (default: plots beside this script)",
+    )
     args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("argument --seeds: every seed may stand there once")
@@ -385,16 +412,14 @@ def new_record(name, variant, title, settings, model, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description="Train a 784-200-200-10 ReLU network on MNIST and plot its figures.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    for flag, kind in ("--epochs", COUNT), ("--batch-size", COUNT), ("--lr", RATE):
-        default = HYPERPARAMETERS[flag[2:].replace("-", "_")]
-        parser.add_argument(flag, type=kind, default=default, metavar="N", help="hyperparameter")
+    parser = argparse.ArgumentParser(description="Train a 784-200-200-10 network on MNIST.")
+    for key, (kind, meaning) in FLAGS.items():
+        default = HYPERPARAMETERS[key]
+        help = f"{meaning} (default: {default})"
+        parser.add_argument(flag(key), type=kind, default=default, metavar="X", help=help)
     args = parse_arguments(parser)
-    train_data, test_data = load_data(parser, args)
     settings = {key: getattr(args, key) for key in HYPERPARAMETERS}
+    train_data, test_data = load_data(parser, args, settings["batch_size"])
     record = new_record("q2_mlp", None, "MLP 784-200-200-10", settings, NeuralNetwork(), args)
     train_seeds(record, args, train_data, test_data)
 

@@ -42,7 +42,6 @@ import torch.nn.functional as F
 import torchvision
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 # ---------------------------------------------------------------- hyperparameters
@@ -63,7 +62,6 @@ HYPERPARAMETERS = {
         "dropout": 0.1,
         "label_smoothing": 0.05,
         "affine": 1.0,  # strength of the random affine maps: 1 is 10 degrees, 2 pixels, ...
-        "ema": 0.0,
     },
 }
 TITLES = {
@@ -114,8 +112,8 @@ def load_mnist(data_dir, train, device):
     return mnist.data.to(device), mnist.targets.to(device)
 
 
-def load_data(parser, args):
-    """Return (images, labels) to train on and to report on.
+def load_data(parser, args, batch_size):
+    """Return (images, labels) to train on, in batches of at most `batch_size`, and to report on.
 
     With --validate the latter are the last training images, and the test set is not read.
     """
@@ -129,7 +127,7 @@ def load_data(parser, args):
         sys.exit(f"--validate needs more than the {len(labels)} training images in {args.data_dir}")
     if len(train_data[1]) < len(test_data[1]):
         sys.exit(f"The train and t10k files in {args.data_dir} are swapped. Delete all four.")
-    if args.batch_size is not None and args.batch_size > len(train_data[1]):
+    if batch_size > len(train_data[1]):
         parser.error(f"argument --batch-size: there are only {len(train_data[1])} training images")
     return train_data, test_data
 
@@ -265,11 +263,6 @@ def train(run, settings, train_data, test_data, device):
         )
         # A hook, because the rate changes at every step, and train_loop stays that of question 2.
         optimizer.register_step_post_hook(lambda *_: scheduler.step())
-    tested = model
-    if use["ema"]:
-        average = get_ema_multi_avg_fn(use["ema"])
-        tested = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-        optimizer.register_step_post_hook(lambda *_: tested.update_parameters(model))
     for _ in range(use["epochs"]):
         order = torch.randperm(len(train_data[1]), generator=shuffle)
         train_batches = batches(train_data, use["batch_size"], order)
@@ -277,8 +270,8 @@ def train(run, settings, train_data, test_data, device):
             train_batches = ((random_affine(X, use["affine"]), y) for X, y in train_batches)
         train_figures = train_loop(train_batches, model, loss_fn, optimizer)
         test_batches = batches(test_data, EVAL_BATCH_SIZE)
-        yield train_figures, test_loop(test_batches, tested, nn.CrossEntropyLoss())
-    run["wrong"] = wrong_images(batches(test_data, EVAL_BATCH_SIZE), tested)
+        yield train_figures, test_loop(test_batches, model, nn.CrossEntropyLoss())
+    run["wrong"] = wrong_images(batches(test_data, EVAL_BATCH_SIZE), model)
 
 
 @torch.inference_mode()
@@ -411,17 +404,16 @@ def plot_comparison(records):
 
 
 def plot_wrong(record, images):
-    """Return the PNG of the images that the first seed's network has wrong."""
+    """Return the figure of the images, 50 at most, that the first seed's network has wrong."""
     run = record["runs"][0]
-    rows = max(1, math.ceil(len(run["wrong"]) / 10))
-    figure, axes = plt.subplots(rows, 10, figsize=(10, 1.2 * rows + 0.5), layout="constrained")
+    figure, axes = plt.subplots(5, 10, figsize=(10, 6.5), layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for ax, (index, label, guess) in zip(axes.flat, run["wrong"], strict=False):
         ax.imshow(images[index].cpu(), cmap="gray_r")
         ax.set_title(f"{label}, not {guess}", fontsize=9)
-    count = f"{len(run['wrong'])} {record['split']} images of {len(images):,}"
-    figure.suptitle(f"{record['title']}, seed {run['seed']}: {count} wrong (label, not prediction)")
+    text = f"seed {run['seed']} has {len(run['wrong'])} of {len(images):,} {record['split']} images"
+    figure.suptitle(f"{record['title']}: {text} wrong (label, not prediction)")
     return figure
 
 
@@ -447,16 +439,20 @@ AMOUNT = checked(float, "a finite number from 0", lambda x: 0 <= x < math.inf)
 SEED = checked(int, "a whole number from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
 
 FLAGS = {
-    "epochs": COUNT,
-    "batch_size": COUNT,
-    "lr": RATE,
-    "momentum": SHARE,
-    "weight_decay": AMOUNT,
-    "dropout": SHARE,
-    "label_smoothing": SHARE,
-    "affine": AMOUNT,
-    "ema": SHARE,
+    "epochs": (COUNT, "passes over the training images"),
+    "batch_size": (COUNT, "images per step"),
+    "lr": (RATE, "learning rate"),
+    "momentum": (SHARE, "Nesterov momentum"),
+    "weight_decay": (AMOUNT, "weight decay"),
+    "dropout": (SHARE, "share of the inputs of both linear layers that is zeroed in training"),
+    "label_smoothing": (SHARE, "share of the label spread over all digits"),
+    "affine": (AMOUNT, "strength of the random affine maps of the images"),
 }
+
+
+def flag(key):
+    """Return the flag of a hyperparameter."""
+    return "--" + key.replace("_", "-")
 
 
 def torch_device(name):
@@ -484,14 +480,29 @@ def parse_arguments(parser):
     """Add the flags that are not hyperparameters, parse, and check what can be checked by now."""
     here = Path(__file__).resolve().parent
     parser.add_argument(
-        "--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each"
+        "--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each (default: 0)"
     )
     parser.add_argument(
         "--validate", action="store_true", help="report on held-out training images"
     )
-    parser.add_argument("--device", type=torch_device, default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--data-dir", type=Path, default=here / "data", help="where MNIST/raw is")
-    parser.add_argument("--plots-dir", type=Path, default=here / "plots", help="for PNG and JSON")
+    parser.add_argument(
+        "--device",
+        type=torch_device,
+        default="auto",
+        help="cpu, cuda, mps, ... (default: auto, an accelerator where there is one)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=here / "data",
+        help="the folder above MNIST/raw (default: data beside this script)",
+    )
+    parser.add_argument(
+        "--plots-dir",
+        type=Path,
+        default=here / "plots",
+        help="for PNG and JSON (default: plots beside this script)",
+    )
     args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("argument --seeds: every seed may stand there once")
@@ -531,22 +542,25 @@ def variant_settings(parser, args, variant):
         if (value := getattr(args, key)) is not None:
             if key not in settings:
                 users = " and ".join(name for name, row in HYPERPARAMETERS.items() if key in row)
-                parser.error(f"argument {'--' + key}: not for variant {variant}, only for {users}")
+                parser.error(f"argument {flag(key)}: not for variant {variant}, only for {users}")
             settings[key] = value
     return settings
 
 
 def main():
     parser = argparse.ArgumentParser(description="Train a CNN on MNIST and plot its figures.")
-    parser.add_argument("--variant", choices=[*HYPERPARAMETERS, "all"], default="all", help="...")
-    for key, kind in FLAGS.items():
+    parser.add_argument(
+        "--variant", choices=[*HYPERPARAMETERS, "all"], default="all", help="(default: all)"
+    )
+    for key, (kind, meaning) in FLAGS.items():
         defaults = (f"{row[key]} ({name})" for name, row in HYPERPARAMETERS.items() if key in row)
-        help = f"default: {', '.join(defaults)}"
-        parser.add_argument("--" + key.replace("_", "-"), type=kind, metavar="X", help=help)
+        help = f"{meaning} (default: {', '.join(defaults)})"
+        parser.add_argument(flag(key), type=kind, metavar="X", help=help)
     args = parse_arguments(parser)
     variants = [*HYPERPARAMETERS] if args.variant == "all" else [args.variant]
     rows = {variant: variant_settings(parser, args, variant) for variant in variants}
-    train_data, test_data = load_data(parser, args)
+    batch_size = max(settings["batch_size"] for settings in rows.values())
+    train_data, test_data = load_data(parser, args, batch_size)
     records = []
     for variant, settings in rows.items():
         model = NeuralNetwork(settings.get("batch_norm"), settings.get("dropout", 0))

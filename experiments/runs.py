@@ -22,8 +22,8 @@ def train_one(script_name, data_dir, settings, seed):
     script = importlib.import_module(script_name)
     torch.set_num_threads(1)
     script.keep_freed_memory()
-    args = argparse.Namespace(data_dir=data_dir, device="cpu", validate=True, batch_size=None)
-    train_data, held_out = script.load_data(None, args)
+    args = argparse.Namespace(data_dir=data_dir, device="cpu", validate=True)
+    train_data, held_out = script.load_data(None, args, batch_size=0)
     start = time.perf_counter()
     figures = script.train({"seed": seed}, settings, train_data, held_out, "cpu")
     epochs = [[*train_figures, *held_out_figures] for train_figures, held_out_figures in figures]
@@ -51,4 +51,9 @@ def main(script_name, jobs, program):
             results.append(result)
             path.write_text("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")
             _, _, loss, accuracy = result["epochs"][-1]
-            print(f"{100 * accuracy:.2f} %  {loss:.4f}", result["settings"], result["seed"], flush=True)
+            print(
+                f"{100 * accuracy:.2f} %  {loss:.4f}",
+                result["settings"],
+                result["seed"],
+                flush=True,
+            )
