@@ -561,15 +561,16 @@ def main():
     rows = {variant: variant_settings(parser, args, variant) for variant in variants}
     batch_size = max(settings["batch_size"] for settings in rows.values())
     train_data, test_data = load_data(parser, args, batch_size)
-    records = []
     for variant, settings in rows.items():
         model = NeuralNetwork(settings.get("batch_norm"), settings.get("dropout", 0))
         record = new_record(f"q3_cnn_{variant}", variant, TITLES[variant], settings, model, args)
         train_seeds(record, args, train_data, test_data)
-        records.append(record)
         if variant == "bn":
             save(args, "q3_cnn_bn_wrong", plot_wrong(record, test_data[0]))
-    if args.variant == "all":
+    suffix = "_validate" * args.validate
+    files = [args.plots_dir / f"q3_cnn_{variant}{suffix}.json" for variant in HYPERPARAMETERS]
+    if all(file.exists() for file in files):  # the variants may have been run one by one
+        records = [json.loads(file.read_text()) for file in files]
         save(args, "q3_cnn_comparison", plot_comparison(records))
 
 
