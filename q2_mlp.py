@@ -94,15 +94,15 @@ def load_data(parser, args, batch_size):
     With --validate the latter are the last training images, and the test set is not read.
     """
     images, labels = load_mnist(args.data_dir, True, args.device)
-    if not args.validate:
-        train_data, test_data = (images, labels), load_mnist(args.data_dir, False, args.device)
-    elif len(labels) > HELD_OUT:
+    if args.validate:
+        if len(labels) <= HELD_OUT:
+            sys.exit(f"--validate needs more than the {len(labels)} images in {args.data_dir}.")
         train_data = images[:-HELD_OUT], labels[:-HELD_OUT]
         test_data = images[-HELD_OUT:], labels[-HELD_OUT:]
     else:
-        sys.exit(f"--validate needs more than the {len(labels)} training images in {args.data_dir}")
-    if len(train_data[1]) < len(test_data[1]):
-        sys.exit(f"The train and t10k files in {args.data_dir} are swapped. Delete all four.")
+        train_data, test_data = (images, labels), load_mnist(args.data_dir, False, args.device)
+        if len(labels) < len(test_data[1]):
+            sys.exit(f"The train and t10k files in {args.data_dir} are swapped. Delete all four.")
     if batch_size > len(train_data[1]):
         parser.error(f"argument --batch-size: there are only {len(train_data[1])} training images")
     return train_data, test_data

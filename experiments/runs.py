@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+from tweaks import TWEAKS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the two scripts
@@ -19,7 +20,10 @@ def train_one(script_name, data_dir, settings, seed):
 
     An epoch is [train loss, train accuracy, validation loss, validation accuracy].
     """
-    script = importlib.import_module(script_name)
+    script = importlib.reload(importlib.import_module(script_name))  # without the last tweak
+    if "tweak" in settings:
+        name, *arguments = settings["tweak"]
+        TWEAKS[name](script, *arguments)
     torch.set_num_threads(1)
     script.keep_freed_memory()
     args = argparse.Namespace(data_dir=data_dir, device="cpu", validate=True)
