@@ -1,6 +1,7 @@
 """Tweaks that q3_cnn.py does not have, for the searches: each replaces functions of the script."""
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
@@ -81,7 +82,27 @@ def replace_optimizer(script, optimizer):
     script.torch = Torch()
 
 
+def place_dropout(script, convolution, first, last):
+    """Drop these shares before the second convolution (whole channels) and the linear layers."""
+    network = script.NeuralNetwork
+
+    def build(batch_norm, _):
+        model = network(batch_norm)
+        model.convolutions.insert(3, nn.Dropout2d(convolution))
+        model.linears[1].p, model.linears[5].p = first, last
+        return model
+
+    script.NeuralNetwork = build
+
+
 TWEAKS = {
     function.__name__: function
-    for function in (average_weights, augment_share, clean_batches, decay_matrices, adamw)
+    for function in (
+        average_weights,
+        augment_share,
+        clean_batches,
+        decay_matrices,
+        adamw,
+        place_dropout,
+    )
 }

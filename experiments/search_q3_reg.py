@@ -1,0 +1,20 @@
+"""Question 3 (c): weight decay x dropout x where it sits, all else as (b), on held-out images.
+
+    python experiments/search_q3_reg.py --data-dir DIR
+
+Writes search_q3_reg.json beside this file; about 16 minutes on two cores.
+"""
+
+import runs
+from q3_cnn import HYPERPARAMETERS
+
+# (weight decay, dropout before both linear layers)
+GRID = [(0, 0), (1e-4, 0), (5e-4, 0), (1e-3, 0), (0, 0.25), (0, 0.5)]
+GRID += [(1e-4, 0.5), (5e-4, 0.25), (5e-4, 0.5)]
+# dropout before the second convolution, the first and the last linear layer
+PLACES = [(0, 0.5, 0), (0, 0, 0.5), (0.1, 0.5, 0.5)]
+
+if __name__ == "__main__":
+    jobs = [{"weight_decay": decay, "dropout": dropout} for decay, dropout in GRID]
+    jobs += [{"weight_decay": 1e-4, "tweak": ["place_dropout", *places]} for places in PLACES]
+    runs.main("q3_cnn", [(HYPERPARAMETERS["base"] | job, 0) for job in jobs], __file__)
