@@ -26,12 +26,8 @@ CHANGES = [
     {"affine": 1.5},
     {"affine": 0.5},
     {"label_smoothing": 0.1},
-    {"dropout": 0.3},
-    {"dropout": 0.0},
     {"weight_decay": 1e-3},
-    {"weight_decay": 1e-4},
     {"batch_size": 64},
-    {"batch_size": 256},
 ]
 
 if __name__ == "__main__":

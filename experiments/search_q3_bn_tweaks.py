@@ -14,8 +14,6 @@ CHANGES = [
     {"tweak": ["augment_share", 0.5]},
     {"tweak": ["clean_batches", 0.2, BATCHES]},
     {"tweak": ["average_weights", 0.998]},
-    {"tweak": ["decay_matrices"]},
-    {"tweak": ["adamw"], "lr": 3e-3, "weight_decay": 0.05},
 ]
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Writes search_q3_reg.json beside this file; about 16 minutes on two cores.
 """
 
 import runs
+
 from q3_cnn import HYPERPARAMETERS
 
 # (weight decay, dropout before both linear layers)

@@ -42,46 +42,6 @@ def clean_batches(script, share, total):
     script.random_affine = early
 
 
-def decay_matrices(script):
-    """Decay the weights of convolutions and linear layers alone, no bias and no batch norm."""
-
-    def sgd(parameters, weight_decay, **settings):
-        parameters = list(parameters)
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.SGD(groups, **settings)
-
-    # The script's `torch` with another SGD, without a change of torch itself.
-    replace_optimizer(script, sgd)
-
-
-def adamw(script):
-    """Use AdamW in place of SGD."""
-
-    def optimizer(parameters, momentum, nesterov, **settings):
-        return torch.optim.AdamW(parameters, **settings)
-
-    replace_optimizer(script, optimizer)
-
-
-def replace_optimizer(script, optimizer):
-    """Let the script's torch.optim.SGD be `optimizer`."""
-
-    class Optim:
-        SGD = staticmethod(optimizer)
-        lr_scheduler = torch.optim.lr_scheduler
-
-    class Torch:
-        optim = Optim
-
-        def __getattr__(self, name):
-            return getattr(torch, name)
-
-    script.torch = Torch()
-
-
 def place_dropout(script, convolution, first, last):
     """Drop these shares before the second convolution (whole channels) and the linear layers."""
     network = script.NeuralNetwork
@@ -97,12 +57,5 @@ def place_dropout(script, convolution, first, last):
 
 TWEAKS = {
     function.__name__: function
-    for function in (
-        average_weights,
-        augment_share,
-        clean_batches,
-        decay_matrices,
-        adamw,
-        place_dropout,
-    )
+    for function in (average_weights, augment_share, clean_batches, place_dropout)
 }
