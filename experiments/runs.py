@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import math
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +19,8 @@ sys.path.insert(0, str(ROOT))  # for the two scripts
 def train_one(script_name, data_dir, settings, seed):
     """Train on 50,000 images with one thread; return the settings and the figures per epoch.
 
-    An epoch is [train loss, train accuracy, validation loss, validation accuracy].
+    An epoch is [train loss, train accuracy, validation loss, validation accuracy], null where the
+    loss is not finite.
     """
     script = importlib.reload(importlib.import_module(script_name))  # without the last tweak
     if "tweak" in settings:
@@ -30,7 +32,10 @@ def train_one(script_name, data_dir, settings, seed):
     train_data, held_out = script.load_data(None, args, batch_size=0)
     start = time.perf_counter()
     figures = script.train({"seed": seed}, settings, train_data, held_out, "cpu")
-    epochs = [[*train_figures, *held_out_figures] for train_figures, held_out_figures in figures]
+    epochs = [
+        [value if math.isfinite(value) else None for value in [*train_figures, *held_out_figures]]
+        for train_figures, held_out_figures in figures
+    ]
     seconds = round(time.perf_counter() - start, 1)
     return {"settings": settings, "seed": seed, "seconds": seconds, "epochs": epochs}
 
