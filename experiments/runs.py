@@ -59,10 +59,5 @@ def main(script_name, jobs, program):
             result = future.result()
             results.append(result)
             path.write_text("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")
-            _, _, loss, accuracy = result["epochs"][-1]
-            print(
-                f"{100 * accuracy:.2f} %  {loss:.4f}",
-                result["settings"],
-                result["seed"],
-                flush=True,
-            )
+            accuracy = result["epochs"][-1][3]
+            print(f"{100 * accuracy:.2f} %", result["seed"], result["settings"], flush=True)

@@ -1,0 +1,243 @@
+"""Write the README's tables from the JSON files of plots/ and experiments/.
+
+    python experiments/tables.py
+
+Replaces what stands between <!-- NAME --> and <!-- end --> in the README; a test compares them.
+"""
+
+import itertools
+import json
+import re
+import statistics
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = {
+    "q2_mlp": "Q2: MLP",
+    "q3_cnn_base": "Q3 (b): CNN",
+    "q3_cnn_reg": "Q3 (c): with decay and dropout",
+    "q3_cnn_bn": "Q3 (d): with batch norm",
+}
+
+
+def load(folder, name):
+    """Return the content of a JSON file."""
+    return json.loads((ROOT / folder / f"{name}.json").read_text())
+
+
+def table(head, *rows):
+    """Return a Markdown table; columns after the first are aligned to the right."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def final(record, key):
+    """Return `key` at the last epoch of each run."""
+    return [run["epochs"][-1][key] for run in record["runs"]]
+
+
+def mean_and_deviation(values, digits=2):
+    """Return "mean ± sample standard deviation"."""
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def results():
+    """Return the table of the final figures on the test set."""
+    rows = []
+    for name, title in NAMES.items():
+        record = load("plots", name)
+        accuracy = [100 * value for value in final(record, "test_accuracy")]
+        wrong = [round(10_000 * (1 - value)) for value in final(record, "test_accuracy")]
+        rows.append(
+            [
+                title,
+                f"{record['parameters']:,}",
+                mean_and_deviation(accuracy),
+                f"{min(accuracy):.2f} to {max(accuracy):.2f}",
+                f"{statistics.mean(wrong):.1f}",
+                mean_and_deviation(final(record, "test_loss"), 4),
+            ]
+        )
+    head = ["network", "parameters", "test accuracy, %", "range", "wrong of 10,000", "test loss"]
+    return table(head, *rows)
+
+
+def paired():
+    """Return the table of the differences between variants, seed by seed, in points."""
+    rows = []
+    for first, second in ("base", "reg"), ("reg", "bn"), ("base", "bn"):
+        pair = [final(load("plots", f"q3_cnn_{name}"), "test_accuracy") for name in (first, second)]
+        differences = [100 * (after - before) for before, after in zip(*pair, strict=True)]
+        error = statistics.stdev(differences) / len(differences) ** 0.5
+        each = ", ".join(f"{difference:+.2f}" for difference in differences)
+        rows.append(
+            [f"{first} → {second}", each, f"+{mean_and_deviation(differences)}", f"{error:.3f}"]
+        )
+    return table(["", "seeds 0 to 4", "mean ± s.d.", "standard error of the mean"], *rows)
+
+
+def times():
+    """Return the table of the seconds that training took."""
+    rows = []
+    for name, title in NAMES.items():
+        record = load("plots", name)
+        seconds = [[epoch["seconds"] for epoch in run["epochs"]] for run in record["runs"]]
+        rows.append(
+            [
+                title,
+                record["hyperparameters"]["epochs"],
+                f"{statistics.median(itertools.chain(*seconds)):.1f}",
+                f"{statistics.mean(map(sum, seconds)) / 60:.1f}",
+                record["environment"]["threads"],
+            ]
+        )
+    head = ["network", "epochs", "seconds per epoch (median)", "minutes per seed", "threads"]
+    return table(head, *rows)
+
+
+def epochs(name, step=1):
+    """Return the figures per epoch of a record, means over the seeds."""
+    record = load("plots", name)
+    rows = []
+    for column in zip(*(run["epochs"] for run in record["runs"]), strict=True):
+        number = column[0]["epoch"]
+        if number % step == 0 or number in (1, 2, len(record["runs"][0]["epochs"])):
+            mean = {key: statistics.mean(epoch[key] for epoch in column) for key in column[0]}
+            rows.append(
+                [
+                    number,
+                    f"{mean['train_loss']:.4f}",
+                    f"{100 * mean['train_accuracy']:.2f}",
+                    f"{mean['test_loss']:.4f}",
+                    f"{100 * mean['test_accuracy']:.2f}",
+                ]
+            )
+    head = ["epoch", "train loss", "train accuracy, %", "test loss", "test accuracy, %"]
+    return table(head, *rows)
+
+
+def hyperparameters():
+    """Return the settings of every network, as its JSON has them."""
+    records = [load("plots", name)["hyperparameters"] for name in NAMES]
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    rows = [[f"`{key}`", *(record.get(key, "–") for record in records)] for key in keys]
+    return table(["", "Q2", "Q3 (b)", "Q3 (c)", "Q3 (d)"], *rows)
+
+
+def percent(result, epoch=-1):
+    """Return the validation accuracy after an epoch in %, or what became of the run."""
+    return f"{100 * result['epochs'][epoch][3]:.2f}"
+
+
+def search_q2():
+    """Return the validation accuracies of the grid after several numbers of epochs."""
+    lengths = [5, 10, 15, 20, 25, 30]
+    rows = []
+    for result in load("experiments", "search_q2"):
+        settings = result["settings"]
+        reached = [percent(result, n - 1) if n <= settings["epochs"] else "" for n in lengths]
+        rows.append([settings["batch_size"], settings["lr"], *reached])
+    return table(["batch size", "learning rate", *(f"{n} epochs" for n in lengths)], *rows)
+
+
+def search_q3_reg():
+    """Return the validation figures of weight decay and dropout."""
+    rows = []
+    for result in load("experiments", "search_q3_reg"):
+        settings = result["settings"]
+        places = settings.get("tweak", [0, 0, settings.get("dropout"), settings.get("dropout")])[1:]
+        rows.append(
+            [settings["weight_decay"], *places, percent(result), f"{result['epochs'][-1][2]:.4f}"]
+        )
+    head = ["weight decay", "dropout before conv 2", "before linear 1", "before linear 2"]
+    return table([*head, "validation accuracy, %", "validation loss"], *rows)
+
+
+def changes(results, start):
+    """Return the mean validation figures of each setting, named by what it changes in `start`."""
+    groups = {}
+    for result in results:
+        change = {k: v for k, v in result["settings"].items() if start.get(k) != v}
+        groups.setdefault(json.dumps(change), []).append(result)
+    rows = []
+    for change, group in groups.items():
+        accuracy = [100 * result["epochs"][-1][3] for result in group]
+        losses = [result["epochs"][-1][2] for result in group]
+        words = ", ".join(f"`{key}` {value}" for key, value in json.loads(change).items())
+        figures = mean_and_deviation(accuracy) if len(group) > 1 else f"{accuracy[0]:.2f}"
+        rows.append([words or "the recipe", len(group), figures, f"{statistics.mean(losses):.4f}"])
+    return table(["changed", "seeds", "validation accuracy, %", "validation loss"], *rows)
+
+
+def search_q3_bn():
+    """Return the table of the one-at-a-time search and of the tweaks."""
+    results = load("experiments", "search_q3_bn")
+    start = results[0]["settings"]
+    return changes(results + load("experiments", "search_q3_bn_tweaks"), start)
+
+
+def ablation():
+    """Return the table of the recipe with each tweak taken out."""
+    results = load("experiments", "ablation_q3_bn")
+    return changes(results, results[0]["settings"])
+
+
+def batch_norm_alone():
+    """Return the table of (b) with and without batch norm."""
+    results = load("experiments", "batch_norm_alone")
+    return changes(results, results[0]["settings"])
+
+
+def learning_rates():
+    """Return validation accuracy by learning rate, without and with batch norm."""
+    results = load("experiments", "learning_rates_q3")
+    rates = sorted({result["settings"]["lr"] for result in results})
+    found = {(r["settings"]["batch_norm"], r["settings"]["lr"]): percent(r) for r in results}
+    rows = [
+        [name, *(found[norm, rate] for rate in rates)]
+        for norm, name in ((False, "(b)"), (True, "(b) with batch norm"))
+    ]
+    return table(["learning rate", *rates], *rows)
+
+
+def architecture():
+    """Return the code of the CNN as it stands in the script."""
+    code = (ROOT / "q3_cnn.py").read_text()
+    return (
+        "```python\n"
+        + re.search(r"class NeuralNetwork.*?\n\n\n", code, re.DOTALL)[0].strip()
+        + "\n```"
+    )
+
+
+BLOCKS = {
+    "results": results,
+    "paired": paired,
+    "times": times,
+    "hyperparameters": hyperparameters,
+    "epochs q2": lambda: epochs("q2_mlp"),
+    "epochs base": lambda: epochs("q3_cnn_base", 5),
+    "epochs reg": lambda: epochs("q3_cnn_reg", 5),
+    "epochs bn": lambda: epochs("q3_cnn_bn", 5),
+    "search q2": search_q2,
+    "search reg": search_q3_reg,
+    "search bn": search_q3_bn,
+    "ablation": ablation,
+    "batch norm alone": batch_norm_alone,
+    "learning rates": learning_rates,
+    "architecture": architecture,
+}
+
+
+def fill(text):
+    """Return the text with each <!-- NAME --> block filled from the files."""
+
+    def block(match):
+        return f"{match[1]}\n{BLOCKS[match[2]]()}\n{match[3]}"
+
+    return re.sub(r"(<!-- ((?!end)[\w ]+) -->)\n.*?(<!-- end -->)", block, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text()))
