@@ -1,0 +1,166 @@
+"""The scripts compute what the loops of the PyTorch basics tutorial compute."""
+
+import pytest
+import torch
+from conftest import write_mnist
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.data import DataLoader
+from torchvision.datasets import MNIST
+from torchvision.transforms import ToTensor
+
+import q2_mlp
+import q3_cnn
+
+CPU = torch.device("cpu")
+SCRIPTS = pytest.mark.parametrize("script", [q2_mlp, q3_cnn], ids=["q2_mlp", "q3_cnn"])
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Return a data folder whose 300 training images leave a last batch of 44 after four of 64."""
+    return write_mnist(tmp_path_factory.mktemp("data"), train=300, test=70)
+
+
+def tutorial_epoch(dataloader, model, loss_fn, optimizer):
+    """Train as the tutorial's train_loop does; return the mean loss over samples and the accuracy.
+
+    (The tutorial prints the loss of every hundredth batch.)
+    """
+    model.train()
+    loss_sum, correct = 0, 0
+    for X, y in dataloader:
+        pred = model(X)
+        loss = loss_fn(pred, y)
+
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+        loss_sum += loss.item() * len(X)
+        correct += (pred.argmax(1) == y).type(torch.float).sum().item()
+    return loss_sum / len(dataloader.dataset), correct / len(dataloader.dataset)
+
+
+def tutorial_test(dataloader, model, loss_fn):
+    """Evaluate as the tutorial's test_loop does, but with a sum over samples."""
+    model.eval()
+    loss_sum, correct = 0, 0
+    with torch.no_grad():
+        for X, y in dataloader:
+            pred = model(X)
+            loss_sum += loss_fn(pred, y).item() * len(X)
+            correct += (pred.argmax(1) == y).type(torch.float).sum().item()
+    return loss_sum / len(dataloader.dataset), correct / len(dataloader.dataset)
+
+
+@SCRIPTS
+@pytest.mark.parametrize("train", [True, False])
+def test_batches_are_those_of_dataloader_and_totensor(script, train, data_dir):
+    data = script.load_mnist(data_dir, train, CPU)
+    dataset = MNIST(data_dir, train=train, transform=ToTensor())
+    assert len(data[0]) == len(dataset)
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(7))
+    for ours, theirs in (
+        (script.batches(data, 64, order), DataLoader(dataset, 64, sampler=order.tolist())),
+        (script.batches(data, 64), DataLoader(dataset, 64)),
+    ):
+        for (X, y), (X_theirs, y_theirs) in zip(ours, theirs, strict=True):
+            assert X.dtype == X_theirs.dtype
+            assert y.dtype == y_theirs.dtype
+            assert torch.equal(X, X_theirs)
+            assert torch.equal(y, y_theirs)
+
+
+def test_every_byte_becomes_what_totensor_makes_of_it():
+    image = torch.arange(784).remainder(256).to(torch.uint8).view(28, 28)
+    ((X, _),) = q2_mlp.batches((image[None], torch.zeros(1)), 1)
+    assert torch.equal(X[0], ToTensor()(image.numpy()[..., None]))
+
+
+@SCRIPTS
+def test_training_is_that_of_the_tutorial(script, data_dir, monkeypatch):
+    """Two epochs of train() with base's settings, ten steps, against the tutorial's loops."""
+    train_data, test_data = (script.load_mnist(data_dir, train, CPU) for train in (True, False))
+    network, models = script.NeuralNetwork, []
+    monkeypatch.setattr(
+        script, "NeuralNetwork", lambda *flags: models.append(network(*flags)) or models[-1]
+    )
+    settings = {"epochs": 2, "batch_size": 64, "lr": 0.1}
+    figures = list(script.train({"seed": 5}, settings, train_data, test_data, CPU))
+
+    torch.manual_seed(5)
+    model = network()
+    shuffle = torch.Generator().manual_seed(5)
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    train_set, test_set = (MNIST(data_dir, train=t, transform=ToTensor()) for t in (True, False))
+    expected = []
+    for _ in range(2):
+        order = torch.randperm(300, generator=shuffle).tolist()
+        trained = tutorial_epoch(
+            DataLoader(train_set, 64, sampler=order), model, loss_fn, optimizer
+        )
+        expected.append((trained, tutorial_test(DataLoader(test_set, 64), model, loss_fn)))
+
+    assert_close(torch.tensor(figures), torch.tensor(expected), rtol=1e-5, atol=0)
+    for ours, theirs in zip(models[0].parameters(), model.parameters(), strict=True):
+        assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@SCRIPTS
+def test_figures_are_means_over_samples(script, data_dir):
+    """Ten images in batches of 4, 4 and 2: a mean of batch means would differ."""
+    images, labels = script.load_mnist(data_dir, True, CPU)
+    data = images[:10], labels[:10]
+    torch.manual_seed(0)
+    model, loss_fn = script.NeuralNetwork(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)  # so that the network stays the same
+    ((X, y),) = script.batches(data, 10)
+    logits = model(X).detach()
+    y = logits.argmax(1)
+    y[7:] = (y[7:] + 1) % 10  # 7 of 10 right
+    data = images[:10], y
+    loss = loss_fn(logits, y).item()
+    batch_means = [loss_fn(*pair).item() for pair in zip(logits.split(4), y.split(4), strict=True)]
+    assert abs(loss - sum(batch_means) / 3) > 1e-3
+
+    tested = script.test_loop(script.batches(data, 4), model, loss_fn)
+    trained = script.train_loop(script.batches(data, 4), model, loss_fn, optimizer)
+    assert tested == pytest.approx((loss, 0.7))
+    assert trained == pytest.approx((loss, 0.7))
+
+
+def test_evaluation_neither_drops_nor_normalises_by_the_batch(data_dir):
+    data = q3_cnn.load_mnist(data_dir, True, CPU)
+    torch.manual_seed(0)
+    model, loss_fn = q3_cnn.NeuralNetwork(batch_norm=True, dropout=0.5), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    q3_cnn.train_loop(q3_cnn.batches(data, 64), model, loss_fn, optimizer)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    one, other = (q3_cnn.test_loop(q3_cnn.batches(data, n), model, loss_fn) for n in (7, 500))
+    assert one == pytest.approx(other)
+    wrong = q3_cnn.wrong_images(q3_cnn.batches(data, 100), model)
+    assert len(wrong) == round((1 - one[1]) * len(data[1]))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    q3_cnn.train_loop(q3_cnn.batches(data, 64), model, loss_fn, optimizer)
+    assert model.training
+
+
+@SCRIPTS
+def test_each_epoch_has_a_permutation_of_its_own(script, data_dir, monkeypatch):
+    data = script.load_mnist(data_dir, True, CPU)
+    batches, orders = script.batches, []
+
+    def noted(data, batch_size, order=None):
+        orders.append(order)
+        return batches(data, batch_size, order)
+
+    monkeypatch.setattr(script, "batches", noted)
+    for seed in 0, 1:
+        settings = {"epochs": 2, "batch_size": 64, "lr": 0.1}
+        list(script.train({"seed": seed}, settings, data, data, CPU))
+    shuffled = [order.tolist() for order in orders if order is not None]
+    assert all(sorted(order) == list(range(300)) for order in shuffled)
+    assert len(set(map(tuple, shuffled))) == 4
+    assert len(orders) - len(shuffled) >= 4  # evaluation needs no order
