@@ -294,12 +294,12 @@ def train_seeds(record, args, train_data, test_data):
             start = time.perf_counter()
             for figures in train(run, settings, train_data, test_data, args.device):
                 epoch = {"epoch": len(run["epochs"]) + 1}
-                line = f"seed {seed}  epoch {epoch['epoch']:2}"
+                line = f"seed {seed:2}  epoch {epoch['epoch']:2}"
                 for part, (loss, accuracy) in zip(("train", split), figures, strict=True):
                     epoch |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
-                    line += f"  {part} loss {loss:.4f}  {part} accuracy {100 * accuracy:5.2f} %"
+                    line += f"  {part} loss {loss:.4f}  {part} accuracy {100 * accuracy:6.2f} %"
                 epoch["seconds"] = time.perf_counter() - start
-                print(f"{line}  {epoch['seconds']:.1f} s", flush=True)
+                print(f"{line}  {epoch['seconds']:5.1f} s", flush=True)
                 if not math.isfinite(epoch["train_loss"] + epoch[f"{split}_loss"]):
                     sys.exit("Training diverged: the loss is not finite. Try a smaller --lr.")
                 run["epochs"].append(epoch)
@@ -351,11 +351,13 @@ def curves(record, key):
 
 def final_figures(record):
     """Return the figures of the last epoch, never the best: mean ± sample standard deviation."""
-    split, seeds = record["split"], [run["seed"] for run in record["runs"]]
-    accuracy, loss = (curves(record, f"{split}_{key}")[:, -1] for key in ("accuracy", "loss"))
-    spread = f" ± {100 * np.nanstd(accuracy, ddof=1):.2f}" if len(seeds) > 1 else ""
-    text = f"{split} accuracy {100 * np.nanmean(accuracy):.2f}{spread} %"
-    text += f", {split} loss {np.nanmean(loss):.4f}, seed {', '.join(map(str, seeds))}"
+    split, last = record["split"], max(len(run["epochs"]) for run in record["runs"])
+    runs = [run for run in record["runs"] if len(run["epochs"]) == last]  # none cut short
+    accuracy = curves({"runs": runs}, f"{split}_accuracy")[:, -1]
+    loss = curves({"runs": runs}, f"{split}_loss")[:, -1]
+    spread = f" ± {100 * accuracy.std(ddof=1):.2f}" if len(runs) > 1 else ""
+    text = f"{split} accuracy {100 * accuracy.mean():.2f}{spread} %, {split} loss {loss.mean():.4f}"
+    text += f", seed {', '.join(str(run['seed']) for run in runs)}"
     return text + ", interrupted" * record["interrupted"]
 
 
