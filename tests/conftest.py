@@ -62,10 +62,11 @@ def script_environment(**changes):
     return {name: value for name, value in environment.items() if value is not None}
 
 
-def run_script(script, *flags, **changes):
-    """Run a script to its end; return the completed process with its output as text."""
+def run_script(script, *flags, cwd=None, **changes):
+    """Run a script in `cwd` to its end; return the completed process with its output as text."""
     return subprocess.run(
         script_command(script, *flags),
+        cwd=cwd,
         env=script_environment(**changes),
         capture_output=True,
         text=True,
