@@ -16,7 +16,6 @@ basics tutorial, https://pytorch.org/tutorials/beginner/basics/optimization_tuto
 import argparse
 import contextlib
 import ctypes
-import http.client
 import io
 import itertools
 import json
@@ -53,13 +52,14 @@ EVAL_BATCH_SIZE = 500  # does not change the figures: large enough for speed, sm
 
 
 def check_idx(path, shape):
-    """Exit unless `path` is a whole IDX file of bytes, any number of entries of that shape.
+    """Exit unless `path` is a whole IDX file of bytes, one or more entries of that shape.
 
     Format: 0x0800 + number of dimensions, the size of each (big-endian 32-bit integers), the bytes.
     """
     header = np.fromfile(path, ">u4", 2 + len(shape)).tolist()
     expected = [0x0801 + len(shape), *header[1:2], *shape]
-    if header != expected or path.stat().st_size != 4 * len(header) + math.prod(header[1:]):
+    size = 8 + 4 * len(shape) + math.prod(header[1:])
+    if header != expected or 0 in header or path.stat().st_size != size:
         sys.exit(f"{path} is broken. Delete it, and the next run downloads it again.")
 
 
@@ -77,14 +77,14 @@ def load_mnist(data_dir, train, device):
                 check_idx(path, shape)
         with contextlib.redirect_stdout(None):  # the reason is in the message below
             mnist = torchvision.datasets.MNIST(data_dir, train=train, download=True)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+    except Exception as error:  # of many kinds, the network's and those of broken files
         sys.exit(
-            f"MNIST is not in {raw} and can't be downloaded: {error}. Put train-images-idx3-ubyte, "
-            "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte there, or "
-            "name the folder above MNIST/raw with --data-dir."
+            f"Can't read MNIST from {raw} or download it: {' '.join(str(error).split())}. Put "
+            "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+            "t10k-labels-idx1-ubyte there, or name the folder above MNIST/raw with --data-dir."
         )
-    if not 0 < len(mnist.data) == len(mnist.targets) or mnist.targets.max() > 9:
-        sys.exit(f"{labels} must have a digit from 0 to 9 for each of {images}. Delete both files.")
+    if len(mnist.data) != len(mnist.targets) or mnist.targets.max() > 9:
+        sys.exit(f"{labels}: not one digit per image. Delete both files to download them again.")
     return mnist.data.to(device), mnist.targets.to(device)
 
 
@@ -102,7 +102,10 @@ def load_data(parser, args, batch_size):
     else:
         train_data, test_data = (images, labels), load_mnist(args.data_dir, False, args.device)
         if len(labels) < len(test_data[1]):
-            sys.exit(f"The train and t10k files in {args.data_dir} are swapped. Delete all four.")
+            sys.exit(
+                f"The train and t10k files in {args.data_dir} are swapped. "
+                "Delete all four to download them again."
+            )
     if batch_size > len(train_data[1]):
         parser.error(f"argument --batch-size: there are only {len(train_data[1])} training images")
     return train_data, test_data
@@ -195,6 +198,7 @@ def train_seeds(record, args, train_data, test_data):
     """Train once per seed, print a line per epoch, and save what was measured, however it ends."""
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head -1` ends it without a traceback
+    handle_signals(stop)
     settings, split = record["hyperparameters"], record["split"]
     print(f"{record['title']} on {args.device}: {settings}", flush=True)
     try:
@@ -208,11 +212,13 @@ def train_seeds(record, args, train_data, test_data):
                     epoch |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
                     line += f"  {part} loss {loss:.4f}  {part} accuracy {100 * accuracy:6.2f} %"
                 epoch["seconds"] = time.perf_counter() - start
-                print(f"{line}  {epoch['seconds']:5.1f} s", flush=True)
+                line += f"  {epoch['seconds']:5.1f} s"
                 if not math.isfinite(epoch["train_loss"] + epoch[f"{split}_loss"]):
-                    sys.exit("Training diverged: the loss is not finite. Try a smaller --lr.")
+                    sys.exit(f"Training diverged, try a smaller --lr: {line}")
                 run["epochs"].append(epoch)
+                print(line, flush=True)
                 start = time.perf_counter()
+        handle_signals(signal.SIG_IGN)  # it only saves from here
         record["interrupted"] = False
     finally:
         record["runs"] = [run for run in record["runs"] if run["epochs"]]
@@ -221,10 +227,15 @@ def train_seeds(record, args, train_data, test_data):
             save(args, record["name"], plot(record), record)
 
 
+def handle_signals(action):
+    """Let Ctrl-C and SIGTERM do `action`."""
+    signal.signal(signal.SIGINT, action)
+    signal.signal(signal.SIGTERM, action)
+
+
 def stop(signum, frame):
     """End the training at the first Ctrl-C or SIGTERM, so that it saves; the second ends all."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    handle_signals(signal.SIG_DFL)
     print("Interrupted: saving the finished epochs.", file=sys.stderr, flush=True)
     sys.exit(128 + signum)
 
@@ -317,7 +328,7 @@ def checked(kind, allowed, test):
 
 
 COUNT = checked(int, "a whole number from 1", lambda n: n >= 1)
-RATE = checked(float, "a finite number above 0", lambda x: 0 < x < math.inf)
+RATE = checked(float, "a number above 0, at most 1e38", lambda x: 0 < x <= 1e38)
 SEED = checked(int, "a whole number from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
 
 
@@ -386,11 +397,11 @@ def parse_arguments(parser):
         parser.error("argument --seeds: every seed may stand there once")
     try:
         args.plots_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.plots_dir).close()
+        with tempfile.TemporaryFile(dir=args.plots_dir) as file:
+            file.write(bytes(1 << 20))  # more than there will be: finds a full disk now
     except OSError as error:
         sys.exit(f"Can't write into the folder {args.plots_dir} of --plots-dir: {error}")
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it loads or downloads, no traceback
     keep_freed_memory()
     return args
 

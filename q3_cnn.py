@@ -17,7 +17,6 @@ images and reports on the 10,000 held out of training; --seeds 0 1 2 3 4 gives m
 import argparse
 import contextlib
 import ctypes
-import http.client
 import io
 import itertools
 import json
@@ -77,13 +76,14 @@ EVAL_BATCH_SIZE = 500  # does not change the figures: large enough for speed, sm
 
 
 def check_idx(path, shape):
-    """Exit unless `path` is a whole IDX file of bytes, any number of entries of that shape.
+    """Exit unless `path` is a whole IDX file of bytes, one or more entries of that shape.
 
     Format: 0x0800 + number of dimensions, the size of each (big-endian 32-bit integers), the bytes.
     """
     header = np.fromfile(path, ">u4", 2 + len(shape)).tolist()
     expected = [0x0801 + len(shape), *header[1:2], *shape]
-    if header != expected or path.stat().st_size != 4 * len(header) + math.prod(header[1:]):
+    size = 8 + 4 * len(shape) + math.prod(header[1:])
+    if header != expected or 0 in header or path.stat().st_size != size:
         sys.exit(f"{path} is broken. Delete it, and the next run downloads it again.")
 
 
@@ -101,14 +101,14 @@ def load_mnist(data_dir, train, device):
                 check_idx(path, shape)
         with contextlib.redirect_stdout(None):  # the reason is in the message below
             mnist = torchvision.datasets.MNIST(data_dir, train=train, download=True)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+    except Exception as error:  # of many kinds, the network's and those of broken files
         sys.exit(
-            f"MNIST is not in {raw} and can't be downloaded: {error}. Put train-images-idx3-ubyte, "
-            "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte there, or "
-            "name the folder above MNIST/raw with --data-dir."
+            f"Can't read MNIST from {raw} or download it: {' '.join(str(error).split())}. Put "
+            "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+            "t10k-labels-idx1-ubyte there, or name the folder above MNIST/raw with --data-dir."
         )
-    if not 0 < len(mnist.data) == len(mnist.targets) or mnist.targets.max() > 9:
-        sys.exit(f"{labels} must have a digit from 0 to 9 for each of {images}. Delete both files.")
+    if len(mnist.data) != len(mnist.targets) or mnist.targets.max() > 9:
+        sys.exit(f"{labels}: not one digit per image. Delete both files to download them again.")
     return mnist.data.to(device), mnist.targets.to(device)
 
 
@@ -126,7 +126,10 @@ def load_data(parser, args, batch_size):
     else:
         train_data, test_data = (images, labels), load_mnist(args.data_dir, False, args.device)
         if len(labels) < len(test_data[1]):
-            sys.exit(f"The train and t10k files in {args.data_dir} are swapped. Delete all four.")
+            sys.exit(
+                f"The train and t10k files in {args.data_dir} are swapped. "
+                "Delete all four to download them again."
+            )
     if batch_size > len(train_data[1]):
         parser.error(f"argument --batch-size: there are only {len(train_data[1])} training images")
     return train_data, test_data
@@ -286,6 +289,7 @@ def train_seeds(record, args, train_data, test_data):
     """Train once per seed, print a line per epoch, and save what was measured, however it ends."""
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head -1` ends it without a traceback
+    handle_signals(stop)
     settings, split = record["hyperparameters"], record["split"]
     print(f"{record['title']} on {args.device}: {settings}", flush=True)
     try:
@@ -299,11 +303,13 @@ def train_seeds(record, args, train_data, test_data):
                     epoch |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
                     line += f"  {part} loss {loss:.4f}  {part} accuracy {100 * accuracy:6.2f} %"
                 epoch["seconds"] = time.perf_counter() - start
-                print(f"{line}  {epoch['seconds']:5.1f} s", flush=True)
+                line += f"  {epoch['seconds']:5.1f} s"
                 if not math.isfinite(epoch["train_loss"] + epoch[f"{split}_loss"]):
-                    sys.exit("Training diverged: the loss is not finite. Try a smaller --lr.")
+                    sys.exit(f"Training diverged, try a smaller --lr: {line}")
                 run["epochs"].append(epoch)
+                print(line, flush=True)
                 start = time.perf_counter()
+        handle_signals(signal.SIG_IGN)  # it only saves from here
         record["interrupted"] = False
     finally:
         record["runs"] = [run for run in record["runs"] if run["epochs"]]
@@ -312,10 +318,15 @@ def train_seeds(record, args, train_data, test_data):
             save(args, record["name"], plot(record), record)
 
 
+def handle_signals(action):
+    """Let Ctrl-C and SIGTERM do `action`."""
+    signal.signal(signal.SIGINT, action)
+    signal.signal(signal.SIGTERM, action)
+
+
 def stop(signum, frame):
     """End the training at the first Ctrl-C or SIGTERM, so that it saves; the second ends all."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    handle_signals(signal.SIG_DFL)
     print("Interrupted: saving the finished epochs.", file=sys.stderr, flush=True)
     sys.exit(128 + signum)
 
@@ -435,9 +446,9 @@ def checked(kind, allowed, test):
 
 
 COUNT = checked(int, "a whole number from 1", lambda n: n >= 1)
-RATE = checked(float, "a finite number above 0", lambda x: 0 < x < math.inf)
+RATE = checked(float, "a number above 0, at most 1e38", lambda x: 0 < x <= 1e38)
 SHARE = checked(float, "a number from 0 to below 1", lambda x: 0 <= x < 1)
-AMOUNT = checked(float, "a finite number from 0", lambda x: 0 <= x < math.inf)
+AMOUNT = checked(float, "a number from 0 to 1e38", lambda x: 0 <= x <= 1e38)
 SEED = checked(int, "a whole number from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
 
 FLAGS = {
@@ -510,11 +521,11 @@ def parse_arguments(parser):
         parser.error("argument --seeds: every seed may stand there once")
     try:
         args.plots_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.plots_dir).close()
+        with tempfile.TemporaryFile(dir=args.plots_dir) as file:
+            file.write(bytes(1 << 20))  # more than there will be: finds a full disk now
     except OSError as error:
         sys.exit(f"Can't write into the folder {args.plots_dir} of --plots-dir: {error}")
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it loads or downloads, no traceback
     keep_freed_memory()
     return args
 
@@ -563,6 +574,8 @@ def main():
     rows = {variant: variant_settings(parser, args, variant) for variant in variants}
     batch_size = max(settings["batch_size"] for settings in rows.values())
     train_data, test_data = load_data(parser, args, batch_size)
+    if "bn" in rows and (len(train_data[1]) - 1) % rows["bn"]["batch_size"] == 0:
+        parser.error("argument --batch-size: leaves 1 image for the last batch, too few for bn")
     for variant, settings in rows.items():
         model = NeuralNetwork(settings.get("batch_norm"), settings.get("dropout", 0))
         record = new_record(f"q3_cnn_{variant}", variant, TITLES[variant], settings, model, args)
