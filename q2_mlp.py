@@ -368,29 +368,13 @@ def keep_freed_memory():
 def parse_arguments(parser):
     """Add the flags that are not hyperparameters, parse, and check what can be checked by now."""
     here = Path(__file__).resolve().parent
-    parser.add_argument(
-        "--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each (default: 0)"
-    )
-    parser.add_argument(
-        "--validate", action="store_true", help="report on held-out training images"
-    )
-    parser.add_argument(
-        "--device",
-        type=torch_device,
-        default="auto",
-        help="cpu, cuda, mps, ... (default: auto, an accelerator where there is one)",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=here / "data",
-        help="the folder above MNIST/raw (default: data beside this script)",
-    )
-    parser.add_argument(
-        "--plots-dir",
-        type=Path,
-        default=here / "plots",
-        help="for PNG and JSON (default: plots beside this script)",
+    add = parser.add_argument
+    add("--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
+    add("--validate", action="store_true", help="report on held-out training images")
+    add("--device", type=torch_device, default="auto", help="cpu, cuda, mps, ... (default: auto)")
+    add("--data-dir", type=Path, default=here / "data", help="(default: data beside this script)")
+    add(
+        "--plots-dir", type=Path, default=here / "plots", help="(default: plots beside this script)"
     )
     args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds):
