@@ -15,5 +15,9 @@ GRID = [
     for lr in (0.03, 0.1, 0.2, 0.3, 0.5)
 ]
 
+FINALISTS = [settings for settings in GRID if settings["lr"] == 0.3 or settings == GRID[9]]
+
 if __name__ == "__main__":
-    main("q2_mlp", [(settings, 0) for settings in [TUTORIAL, *GRID]], __file__)
+    jobs = [(settings, 0) for settings in [TUTORIAL, *GRID]]
+    jobs += [(settings, seed) for settings in FINALISTS for seed in (1, 2)]
+    main("q2_mlp", jobs, __file__)
