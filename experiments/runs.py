@@ -41,19 +41,22 @@ def train_one(script_name, data_dir, settings, seed):
 
 
 def main(script_name, jobs, program):
-    """Train every (settings, seed) of `jobs`, two at a time, into the JSON beside `program`.
+    """Train every (settings, seed) of `jobs` into the JSON beside `program`.
 
     What is in the file already is not trained again: an interrupted search goes on where it was.
     """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
-    data_dir = parser.parse_args().data_dir
+    parser.add_argument("--workers", type=int, default=2, help="runs at once, one thread each")
+    args = parser.parse_args()
     path = Path(program).with_suffix(".json")
     results = json.loads(path.read_text()) if path.exists() else []
     known = [(result["settings"], result["seed"]) for result in results]
-    with ProcessPoolExecutor(max_workers=2) as pool:
+    with ProcessPoolExecutor(max_workers=args.workers) as pool:
         futures = [
-            pool.submit(train_one, script_name, data_dir, *job) for job in jobs if job not in known
+            pool.submit(train_one, script_name, args.data_dir, *job)
+            for job in jobs
+            if job not in known
         ]
         for future in futures:
             result = future.result()
