@@ -1,0 +1,17 @@
+"""Question 3 (b): the learning rate that suits the CNN as well as question 2, on held-out images.
+
+    python experiments/search_q3_base.py --data-dir DIR
+
+(b) is trained as question 2, so one rate serves both. Writes search_q3_base.json beside this file;
+about 8 minutes on two cores.
+"""
+
+import runs
+
+ROWS = [
+    {"epochs": epochs, "batch_size": 64, "lr": lr, "weight_decay": 0, "dropout": 0}
+    for epochs, lr in ((15, 0.3), (20, 0.1), (20, 0.2))
+]
+
+if __name__ == "__main__":
+    runs.main("q3_cnn", [(row, 0) for row in ROWS], __file__)
