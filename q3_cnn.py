@@ -103,7 +103,7 @@ def load_mnist(data_dir, train, device):
             mnist = torchvision.datasets.MNIST(data_dir, train=train, download=True)
     except Exception as error:  # of many kinds, the network's and those of broken files
         sys.exit(
-            f"Can't read MNIST from {raw} or download it: {' '.join(str(error).split())}. Put "
+            f"Can't read MNIST from {raw} or download it ({' '.join(str(error).split())}). Put "
             "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
             "t10k-labels-idx1-ubyte there, or name the folder above MNIST/raw with --data-dir."
         )
