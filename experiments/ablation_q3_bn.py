@@ -18,7 +18,6 @@ CHANGES = [
     {"dropout": 0.0},
     {"weight_decay": 0.0},
     {"one_cycle": False},
-    {"momentum": 0.0},
     {"batch_norm": False},
 ]
 

@@ -2,8 +2,8 @@
 
     python experiments/search_q3_reg.py --data-dir DIR
 
-(b) itself is in search_q3_base.json. Writes search_q3_reg.json beside this file; about 10 minutes on
-two cores.
+(b) itself is in search_q3_base.json. Writes search_q3_reg.json beside this file; about 10 minutes
+on two cores.
 """
 
 import runs

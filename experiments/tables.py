@@ -131,24 +131,39 @@ def percent(result, epoch=-1):
 
 def search_q2():
     """Return the validation accuracies of the grid after several numbers of epochs."""
-    lengths = [5, 10, 15, 20, 25, 30]
+    lengths = [5, 10, 15, 18, 20, 25, 30]
     rows = []
     for result in load("experiments", "search_q2"):
         settings = result["settings"]
         reached = [percent(result, n - 1) if n <= settings["epochs"] else "" for n in lengths]
-        rows.append([settings["batch_size"], settings["lr"], *reached])
-    return table(["batch size", "learning rate", *(f"{n} epochs" for n in lengths)], *rows)
+        rows.append([settings["batch_size"], settings["lr"], result["seed"], *reached])
+    return table(["batch size", "learning rate", "seed", *(f"{n} epochs" for n in lengths)], *rows)
+
+
+def search_q3_base():
+    """Return the validation accuracies of (b) by learning rate after several numbers of epochs."""
+    lengths = [5, 10, 13, 14, 15, 18, 20]
+    rows = []
+    for result in load("experiments", "search_q3_base"):
+        settings = result["settings"]
+        reached = [percent(result, n - 1) if n <= settings["epochs"] else "" for n in lengths]
+        rows.append([settings["lr"], *reached])
+    return table(["learning rate", *(f"{n} epochs" for n in lengths)], *rows)
 
 
 def search_q3_reg():
-    """Return the validation figures of weight decay and dropout."""
+    """Return the validation figures of weight decay and dropout; those of (b) come first."""
+    searched = load("experiments", "search_q3_reg")
+    base = searched[0]["settings"] | {"weight_decay": 0, "dropout": 0}
     rows = []
-    for result in load("experiments", "search_q3_reg"):
+    for result in load("experiments", "search_q3_base") + searched:
         settings = result["settings"]
-        places = settings.get("tweak", [0, 0, settings.get("dropout"), settings.get("dropout")])[1:]
-        rows.append(
-            [settings["weight_decay"], *places, percent(result), f"{result['epochs'][-1][2]:.4f}"]
-        )
+        if settings["lr"] == base["lr"]:
+            places = [0, settings.get("dropout"), settings.get("dropout")]
+            places = settings.get("tweak", [None, *places])[1:]
+            last = result["epochs"][base["epochs"] - 1]  # the rate is constant: a shorter run
+            figures = [f"{100 * last[3]:.2f}", f"{last[2]:.4f}"]
+            rows.append([settings["weight_decay"], *places, *figures])
     head = ["weight decay", "dropout before conv 2", "before linear 1", "before linear 2"]
     return table([*head, "validation accuracy, %", "validation loss"], *rows)
 
@@ -220,6 +235,7 @@ BLOCKS = {
     "epochs reg": lambda: epochs("q3_cnn_reg", 5),
     "epochs bn": lambda: epochs("q3_cnn_bn", 5),
     "search q2": search_q2,
+    "search base": search_q3_base,
     "search reg": search_q3_reg,
     "search bn": search_q3_bn,
     "ablation": ablation,
