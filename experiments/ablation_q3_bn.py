@@ -2,7 +2,7 @@
 
     python experiments/ablation_q3_bn.py --data-dir DIR
 
-All rows train for 10 epochs instead of the recipe's own number. Writes ablation_q3_bn.json beside
+All rows train for 8 epochs instead of the recipe's own number. Writes ablation_q3_bn.json beside
 this file; about 20 minutes on two cores.
 """
 
@@ -10,7 +10,7 @@ import runs
 
 from q3_cnn import HYPERPARAMETERS
 
-RECIPE = HYPERPARAMETERS["bn"] | {"epochs": 10}
+RECIPE = HYPERPARAMETERS["bn"] | {"epochs": 8}
 CHANGES = [
     {},
     {"affine": 0.0},
