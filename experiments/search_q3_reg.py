@@ -11,11 +11,11 @@ import runs
 from q3_cnn import HYPERPARAMETERS
 
 # (weight decay, dropout before both linear layers)
-GRID = [(0, 0.5), (5e-4, 0.5), (5e-4, 0), (0, 0.25), (5e-5, 0.25)]
-# dropout before the second convolution, the first and the last linear layer
-PLACES = [(0.1, 0.25, 0.25), (0, 0, 0.5)]
+GRID = [(0, 0.5), (5e-4, 0.5), (5e-4, 0), (0, 0.25), (5e-5, 0.25), (1e-5, 0.25)]
+# 0.1 of the channels before the second convolution besides
+PLACES = {"weight_decay": 5e-5, "tweak": ["place_dropout", 0.1, 0.25, 0.25]}
 
 if __name__ == "__main__":
     jobs = [{"weight_decay": decay, "dropout": dropout} for decay, dropout in GRID]
-    jobs += [{"weight_decay": 5e-5, "tweak": ["place_dropout", *places]} for places in PLACES]
-    runs.main("q3_cnn", [(HYPERPARAMETERS["base"] | job, 0) for job in jobs], __file__)
+    rows = [HYPERPARAMETERS["base"] | job for job in [*jobs, PLACES]]
+    runs.main("q3_cnn", [(row, 0) for row in rows], __file__)
