@@ -49,7 +49,7 @@ from tqdm import tqdm
 # does not name is off.
 HYPERPARAMETERS = {
     "base": {"epochs": 18, "batch_size": 64, "lr": 0.2},  # those of question 2
-    "reg": {"epochs": 18, "batch_size": 64, "lr": 0.2, "weight_decay": 1e-4, "dropout": 0.5},
+    "reg": {"epochs": 18, "batch_size": 64, "lr": 0.2, "weight_decay": 1e-5, "dropout": 0.25},
     "bn": {
         "batch_norm": True,
         "epochs": 40,
