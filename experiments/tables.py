@@ -198,9 +198,16 @@ def ablation():
 
 
 def batch_norm_alone():
-    """Return the table of (b) with and without batch norm."""
+    """Return the table of (b) without and with batch norm, after the same epochs."""
     results = load("experiments", "batch_norm_alone")
-    return changes(results, results[0]["settings"])
+    settings = results[0]["settings"]
+    rows = [
+        ["(b)", result["seed"], percent(result, settings["epochs"] - 1)]
+        for result in load("experiments", "search_q3_base")
+        if result["settings"]["lr"] == settings["lr"]
+    ]
+    rows += [["(b) with batch norm", result["seed"], percent(result)] for result in results]
+    return table(["network", "seed", "validation accuracy, %"], *rows)
 
 
 def learning_rates():
@@ -213,6 +220,28 @@ def learning_rates():
         for norm, name in ((False, "(b)"), (True, "(b) with batch norm"))
     ]
     return table(["learning rate", *rates], *rows)
+
+
+def speed():
+    """Return the ratios of the benchmark, a column per network."""
+    ratios = load("experiments", "benchmark")["ratios"]
+    names = list(dict.fromkeys(name for row in ratios.values() for name in row))
+    rows = [[name, *(ratios[case].get(name, "") for case in NAMES)] for name in names]
+    return table(["ratio of times", "Q2", "Q3 (b)", "Q3 (c)", "Q3 (d)"], *rows)
+
+
+def memory():
+    """Return the memory and start-up time of whole runs, beyond those of the imports."""
+    runs = load("experiments", "benchmark")["whole_runs"]
+    rows = [
+        [
+            title,
+            runs[name]["peak_mb_above_imports"],
+            runs[name]["seconds_to_first_step_beyond_imports"],
+        ]
+        for name, title in NAMES.items()
+    ]
+    return table(["network", "peak memory, MB", "seconds to the first step"], *rows)
 
 
 def architecture():
@@ -242,6 +271,8 @@ BLOCKS = {
     "batch norm alone": batch_norm_alone,
     "learning rates": learning_rates,
     "architecture": architecture,
+    "speed": speed,
+    "memory": memory,
 }
 
 
