@@ -129,26 +129,17 @@ def percent(result, epoch=-1):
     return f"{100 * result['epochs'][epoch][3]:.2f}"
 
 
-def search_q2():
-    """Return the validation accuracies of the grid after several numbers of epochs."""
-    lengths = [5, 10, 15, 18, 20, 25, 30]
+def by_length(name, lengths):
+    """Return the validation accuracies of a search after several numbers of epochs.
+
+    The rate is constant, so that a shorter run is the beginning of a longer one.
+    """
     rows = []
-    for result in load("experiments", "search_q2"):
+    for result in load("experiments", name):
         settings = result["settings"]
         reached = [percent(result, n - 1) if n <= settings["epochs"] else "" for n in lengths]
         rows.append([settings["batch_size"], settings["lr"], result["seed"], *reached])
     return table(["batch size", "learning rate", "seed", *(f"{n} epochs" for n in lengths)], *rows)
-
-
-def search_q3_base():
-    """Return the validation accuracies of (b) by learning rate after several numbers of epochs."""
-    lengths = [5, 10, 13, 14, 15, 18, 20]
-    rows = []
-    for result in load("experiments", "search_q3_base"):
-        settings = result["settings"]
-        reached = [percent(result, n - 1) if n <= settings["epochs"] else "" for n in lengths]
-        rows.append([settings["lr"], *reached])
-    return table(["learning rate", *(f"{n} epochs" for n in lengths)], *rows)
 
 
 def search_q3_reg():
@@ -263,8 +254,8 @@ BLOCKS = {
     "epochs base": lambda: epochs("q3_cnn_base", 5),
     "epochs reg": lambda: epochs("q3_cnn_reg", 5),
     "epochs bn": lambda: epochs("q3_cnn_bn", 5),
-    "search q2": search_q2,
-    "search base": search_q3_base,
+    "search q2": lambda: by_length("search_q2", [5, 10, 15, 18, 20, 25, 30]),
+    "search base": lambda: by_length("search_q3_base", [5, 10, 13, 14, 15, 18, 20]),
     "search reg": search_q3_reg,
     "search bn": search_q3_bn,
     "ablation": ablation,
