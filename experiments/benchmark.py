@@ -4,7 +4,7 @@
 
 Times steps of the scripts' own training, with the epoch's overhead left out, and writes
 benchmark.json: milliseconds per step (medians over rounds), their ratios, and of a whole run the
-peak memory and the time to the first step. Linux; about 20 minutes on two idle cores.
+peak memory and the time to the first step. Linux; about 6 minutes on two idle cores.
 
 The kinds are timed in turn, so that a slow minute of the machine hits them all. Whether the C
 library gives freed memory back can be set only once per process, hence two processes, in turn too.
@@ -208,8 +208,8 @@ def cpu_model():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
-    parser.add_argument("--steps", type=int, default=300, help="per round (default: 300)")
-    parser.add_argument("--rounds", type=int, default=7, help="of each kind (default: 7)")
+    parser.add_argument("--steps", type=int, default=100, help="per round (default: 100)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each kind (default: 3)")
     args = parser.parse_args()
     data_dir = args.data_dir.resolve()
     result = {
@@ -224,7 +224,7 @@ def main():
         "rounds": args.rounds,
         "milliseconds_per_step": (times := time_steps(args.steps, args.rounds, data_dir)),
         "ratios": {case: ratios(row) for case, row in times.items()},
-        "whole_runs": whole_runs(3, data_dir),
+        "whole_runs": whole_runs(1, data_dir),
     }
     text = json.dumps(result, indent=1)
     Path(__file__).with_suffix(".json").write_text(text + "\n")

@@ -176,10 +176,9 @@ def changes(results, start):
 
 
 def search_q3_bn():
-    """Return the table of the one-at-a-time search and of the tweaks."""
+    """Return the table of the one-at-a-time search."""
     results = load("experiments", "search_q3_bn")
-    start = results[0]["settings"]
-    return changes(results + load("experiments", "search_q3_bn_tweaks"), start)
+    return changes(results, results[0]["settings"])
 
 
 def ablation():
