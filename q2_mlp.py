@@ -355,13 +355,13 @@ def torch_device(name):
 
 
 def keep_freed_memory():
-    """Let freed blocks below 32 MiB stay with the process, where the C library is glibc.
+    """Let freed blocks below 16 MiB stay with the process, where the C library is glibc.
 
     Otherwise every step maps its activations anew, and page faults take a third of its time.
     """
     with contextlib.suppress(OSError):  # other systems have no such library
         glibc = ctypes.CDLL("libc.so.6")
-        glibc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        glibc.mallopt(-3, 16 << 20)  # M_MMAP_THRESHOLD
         glibc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
