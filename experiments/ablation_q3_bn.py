@@ -17,8 +17,6 @@ CHANGES = [
     {"label_smoothing": 0.0},
     {"dropout": 0.0},
     {"weight_decay": 0.0},
-    {"one_cycle": False},
-    {"batch_norm": False},
 ]
 
 if __name__ == "__main__":

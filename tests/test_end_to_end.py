@@ -9,13 +9,16 @@ import statistics
 import struct
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 from conftest import copy_script, run_script, script_command, script_environment, write_mnist
 
 import q2_mlp
+import q3_cnn
 
 VARIANTS = ["base", "reg", "bn"]
 
@@ -209,6 +212,15 @@ def without_test_set(tmp_path_factory):
     with pytest.raises(SystemExit, match="t10k"):  # whoever reads them notices
         q2_mlp.load_mnist(folder, False, "cpu")
     return folder
+
+
+@pytest.mark.parametrize("script", [q2_mlp, q3_cnn], ids=["q2", "q3"])
+def test_validate_holds_out_the_last_images(without_test_set, script):
+    images, labels = script.load_mnist(without_test_set, True, "cpu")
+    args = SimpleNamespace(data_dir=without_test_set, device="cpu", validate=True)
+    train_data, held_out = script.load_data(None, args, batch_size=64)
+    assert all(map(torch.equal, train_data, (images[:300], labels[:300])))
+    assert all(map(torch.equal, held_out, (images[300:], labels[300:])))
 
 
 @pytest.mark.parametrize(
