@@ -118,7 +118,7 @@ def q2(tmp_path_factory):
     folder, elsewhere = tmp_path_factory.mktemp("q2"), tmp_path_factory.mktemp("elsewhere")
     script = copy_script("q2_mlp.py", folder)
     write_mnist(folder / "data")
-    flags = ["--epochs", 5, "--seeds", 3, 10, 0, "--device", "cpu"]
+    flags = ["--epochs", 3, "--lr", 0.12, "--seeds", 3, 10, 0, "--device", "cpu"]
     printed = lines(run_script(script, *flags, cwd=elsewhere))
     assert names(elsewhere) == []
     return folder, printed
@@ -152,15 +152,17 @@ def test_q2_json(q2):
     assert record["script"] == "q2_mlp.py"
     assert record["variant"] is None
     assert record["parameters"] == 199_210
-    check_record(record, epochs=5, seeds=[3, 10, 0])
+    check_record(record, epochs=3, seeds=[3, 10, 0])
     check_figures(record, printed)
+    assert " 100.00 %" in "".join(printed), "needed to see that the widest figures are aligned"
+    assert "± 0.00" not in "".join(printed), "needed to see which standard deviation it is"
 
 
 def test_q2_learns(q2):
     folder, _ = q2
     for run in load(folder / "plots" / "q2_mlp.json")["runs"]:
-        assert run["epochs"][-1]["test_loss"] < 0.5 * run["epochs"][0]["test_loss"]
-        assert run["epochs"][-1]["test_accuracy"] > 0.9
+        assert run["epochs"][-1]["test_loss"] < 0.8 * run["epochs"][0]["test_loss"]
+        assert run["epochs"][-1]["test_accuracy"] > 0.8
 
 
 def test_q3_writes_its_plots_beside_itself(q3):
