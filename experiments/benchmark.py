@@ -147,55 +147,52 @@ def ratios(times):
     return {name: round(ratio, 3) for name, ratio in result.items()}
 
 
-# Both programs print, in this order: the time of an event, and their peak of memory in kB.
+# What both programs of a whole run print: when the imports were done, and the peak of memory in kB.
 IMPORTS = """
-import time, torch, torchvision, matplotlib.pyplot
-print("event", time.time())
+import importlib, sys, time, torch, torchvision, matplotlib.pyplot
+print("imported", time.time())
+"""
+PEAK = """
 print("peak", open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
-WHOLE_RUN = """
-import importlib, sys, time
+ONE_EPOCH = """
 script = importlib.import_module(sys.argv.pop(1))
 train_loop = script.train_loop
 def noting_the_first_step(batches, *others):
     train_loop([next(batches)], *others)
-    print("event", time.time())
+    print("stepped", time.time())
     return train_loop(batches, *others)
 script.train_loop = noting_the_first_step
 script.main()
-print("peak", open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
 
 
-def whole_run(program, *arguments):
-    """Run a program; return the seconds from its command to its event, and its peak in MB."""
-    start = time.time()
+def printed(program, *arguments):
+    """Run a program; return the numbers that it printed, by the word before each."""
     command = [sys.executable, "-c", program, *arguments]
-    words = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    words = words.stdout.split()
-    seconds = float(words[words.index("event") + 1]) - start
-    return seconds, 1.024e-3 * float(words[words.index("peak") + 1])
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    words = run.stdout.split()
+    return {
+        word: float(words[words.index(word) + 1])
+        for word in ("imported", "stepped", "peak")
+        if word in words
+    }
 
 
-def whole_runs(rounds, data_dir):
+def whole_runs(data_dir):
     """Return what one epoch of each case takes beyond the imports: seconds to its step, and MB."""
     flags = ["--epochs", "1", "--device", "cpu", "--data-dir", str(data_dir), "--plots-dir"]
+    imports, result = printed(IMPORTS + PEAK), {}
     with tempfile.TemporaryDirectory() as folder:
-        programs = {"imports": [IMPORTS], "q2_mlp": [WHOLE_RUN, "q2_mlp", *flags, folder]}
-        for variant in q3_cnn.HYPERPARAMETERS:
-            flags_of_variant = [*flags, folder, "--variant", variant]
-            programs[f"q3_cnn_{variant}"] = [WHOLE_RUN, "q3_cnn", *flags_of_variant]
-        runs = [{name: whole_run(*run) for name, run in programs.items()} for _ in range(rounds)]
-    seconds, peak = (
-        {name: median(run[name][i] for run in runs) for name in programs} for i in (0, 1)
-    )
-    return {
-        name: {
-            "seconds_to_first_step_beyond_imports": round(seconds[name] - seconds["imports"], 2),
-            "peak_mb_above_imports": round(peak[name] - peak["imports"]),
-        }
-        for name in CASES
-    }
+        for case, (script, _) in CASES.items():
+            variant = ["--variant", case.removeprefix("q3_cnn_")] * (script is q3_cnn)
+            program = IMPORTS + ONE_EPOCH + PEAK
+            run = printed(program, script.__name__, *flags, folder, *variant)
+            result[case] = {
+                "seconds_to_first_step_beyond_imports": round(run["stepped"] - run["imported"], 2),
+                "peak_mb_above_imports": round(1.024e-3 * (run["peak"] - imports["peak"])),
+            }
+    return result
 
 
 def cpu_model():
@@ -224,7 +221,7 @@ def main():
         "rounds": args.rounds,
         "milliseconds_per_step": (times := time_steps(args.steps, args.rounds, data_dir)),
         "ratios": {case: ratios(row) for case, row in times.items()},
-        "whole_runs": whole_runs(1, data_dir),
+        "whole_runs": whole_runs(data_dir),
     }
     text = json.dumps(result, indent=1)
     Path(__file__).with_suffix(".json").write_text(text + "\n")
