@@ -20,7 +20,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
 from unittest import mock
@@ -171,12 +171,8 @@ def printed(program, *arguments):
     """Run a program; return the numbers that it printed, by the word before each."""
     command = [sys.executable, "-c", program, *arguments]
     run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    words = run.stdout.split()
-    return {
-        word: float(words[words.index(word) + 1])
-        for word in ("imported", "stepped", "peak")
-        if word in words
-    }
+    words = ("imported", "stepped", "peak")
+    return {word: float(after) for word, after in pairwise(run.stdout.split()) if word in words}
 
 
 def whole_runs(data_dir):
