@@ -5,8 +5,10 @@
     python q3_cnn.py --variant reg        (c) with weight decay and dropout
     python q3_cnn.py --variant bn         (d) with batch norm after every ReLU, and what else helps
 
-Writes plots/q3_cnn_<variant>.png and .json beside this file. With --validate it trains on 50,000
-images and reports on the 10,000 held out of training; --seeds 0 1 2 3 4 gives mean and spread.
+Writes plots/q3_cnn_<variant>.png and .json beside this file; q3_cnn_bn_wrong.png, the digits that
+bn has wrong; and once all three variants are there, q3_cnn_comparison.png. With --validate it
+trains on 50,000 images and reports on the 10,000 held out of training; --seeds 0 1 2 3 4 gives mean
+and spread.
 """
 
 # /// script
@@ -63,11 +65,7 @@ HYPERPARAMETERS = {
         "affine": 1.0,  # strength of the random affine maps: 1 is 10 degrees, 2 pixels, ...
     },
 }
-TITLES = {
-    "base": "CNN",
-    "reg": "CNN with weight decay and dropout",
-    "bn": "CNN with batch norm",
-}
+TITLES = {"base": "CNN", "reg": "CNN with weight decay and dropout", "bn": "CNN with batch norm"}
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
 EVAL_BATCH_SIZE = 500  # does not change the figures: large enough for speed, small for memory
@@ -113,7 +111,7 @@ def load_mnist(data_dir, train, device):
 
 
 def load_data(parser, args, batch_size):
-    """Return (images, labels) to train on, in batches of at most `batch_size`, and to report on.
+    """Return (images, labels) to train on, at least `batch_size` of them, and to report on.
 
     With --validate the latter are the last training images, and the test set is not read.
     """
@@ -187,11 +185,11 @@ class NeuralNetwork(nn.Module):
 # ---------------------------------------------------------------- training
 
 
-def train_loop(batches, model, loss_fn, optimizer):
+def train_loop(dataloader, model, loss_fn, optimizer):
     """Train for one epoch; return the mean loss (nats) and the accuracy while it went on."""
     model.train()
     size, train_loss, correct = 0, 0, 0
-    for X, y in batches:
+    for X, y in dataloader:
         logits = model(X)
         loss = loss_fn(logits, y)
 
@@ -207,11 +205,11 @@ def train_loop(batches, model, loss_fn, optimizer):
 
 
 @torch.inference_mode()
-def test_loop(batches, model, loss_fn):
+def test_loop(dataloader, model, loss_fn):
     """Return the mean loss (nats) and the accuracy over all samples."""
     model.eval()
     size, test_loss, correct = 0, 0, 0
-    for X, y in batches:
+    for X, y in dataloader:
         logits = model(X)
         size += len(y)
         # Weighted: a mean of batch means would count the samples of a small last batch for more.
@@ -231,7 +229,7 @@ def random_affine(X, strength):
 
     angle, slant = uniform(math.radians(10)), uniform(math.radians(5)).tan()
     zoom = 1 + uniform(0.1)
-    right, down = uniform(2 / 14), uniform(2 / 14)  # half an image is 14 pixels, and 1 for the grid
+    right, down = uniform(2 / 14), uniform(2 / 14)  # the grid's unit is half an image, 14 pixels
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     theta = torch.stack([cos, slant * cos - sin, right, sin, slant * sin + cos, down], dim=1)
     grid = F.affine_grid(theta.view(-1, 2, 3), X.shape, align_corners=False)
@@ -252,13 +250,8 @@ def train(run, settings, train_data, test_data, device):
         # where threads share it.
         model = model.to(memory_format=torch.channels_last)
     loss_fn = nn.CrossEntropyLoss(label_smoothing=use["label_smoothing"])
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=use["lr"],
-        momentum=use["momentum"],
-        nesterov=use["momentum"] > 0,
-        weight_decay=use["weight_decay"],
-    )
+    rates = {key: use[key] for key in ("lr", "momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(model.parameters(), **rates, nesterov=use["momentum"] > 0)
     if use["one_cycle"]:
         steps = math.ceil(len(train_data[1]) / use["batch_size"])
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
@@ -278,15 +271,15 @@ def train(run, settings, train_data, test_data, device):
 
 
 @torch.inference_mode()
-def wrong_images(batches, model):
+def wrong_images(dataloader, model):
     """Return [index, label, prediction] for each image that the model has wrong."""
     model.eval()
-    pairs = torch.cat([torch.stack([y, model(X).argmax(1)], dim=1) for X, y in batches]).tolist()
+    pairs = torch.cat([torch.stack([y, model(X).argmax(1)], dim=1) for X, y in dataloader]).tolist()
     return [[i, label, guess] for i, (label, guess) in enumerate(pairs) if label != guess]
 
 
 def train_seeds(record, args, train_data, test_data):
-    """Train once per seed, print a line per epoch, and save what was measured, however it ends."""
+    """Train once per seed, print a line per epoch, and save, also when interrupted or diverged."""
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head -1` ends it without a traceback
     handle_signals(stop)
@@ -374,15 +367,18 @@ def final_figures(record):
 
 def draw(axes, record, part, **style):
     """Draw loss and error of `part`: the mean of the runs, and a band from lowest to highest."""
-    error = 100 - 100 * curves(record, f"{part}_accuracy")
-    error = np.maximum(error, 0.001)  # a log axis has no 0
-    for ax, values in zip(axes, (curves(record, f"{part}_loss"), error), strict=True):
+    loss, error = curves(record, f"{part}_loss"), 100 - 100 * curves(record, f"{part}_accuracy")
+    for ax, values, lowest in zip(axes, (loss, error), (0, 0.001), strict=True):
+        mean, low, high = (
+            np.maximum(summary(values, axis=0), lowest)  # a log axis has no 0
+            for summary in (np.nanmean, np.nanmin, np.nanmax)
+        )
         epochs = range(1, values.shape[1] + 1)
-        ax.plot(epochs, np.nanmean(values, axis=0), marker=".", **style)
-        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        ax.plot(epochs, mean, marker=".", **style)
         ax.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
-        ax.set_xlabel("epoch")
+        ax.set_xlabel("epoch" + " (band: lowest to highest seed)" * (len(values) > 1))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
     axes[0].set_ylabel("average loss (nats)")
     # An accuracy axis would not part 99 % from 99.5 %.
     axes[1].set(ylabel="error = 100 % - accuracy (%)", yscale="log")
@@ -404,14 +400,13 @@ def plot(record):
 
 
 def plot_comparison(records):
-    """Return the PNG that compares the variants after each epoch: loss and error."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    styles = zip(("tab:blue", "tab:orange", "black"), ("--", "-", ":"), strict=True)
-    for record, (color, line) in zip(records, styles, strict=True):
-        accuracy = final_figures(record).split(",")[0]
-        style = {"label": f"{record['variant']}: {accuracy}", "color": color, "linestyle": line}
-        draw(axes, record, record["split"], **style)
-    axes[0].legend()
+    """Return the figure that compares the variants after each epoch: loss and error."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.8), layout="constrained")
+    colors, lines = ("tab:blue", "tab:orange", "black"), ("--", "-", ":")
+    for record, color, line in zip(records, colors, lines, strict=True):
+        label = f"{record['variant']}: {final_figures(record)}"
+        draw(axes, record, record["split"], label=label, color=color, linestyle=line)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
     figure.suptitle("The three CNNs on MNIST, after each epoch")
     return figure
 
@@ -448,6 +443,7 @@ def checked(kind, allowed, test):
 COUNT = checked(int, "a whole number from 1", lambda n: n >= 1)
 RATE = checked(float, "a number above 0, at most 1e38", lambda x: 0 < x <= 1e38)
 SHARE = checked(float, "a number from 0 to below 1", lambda x: 0 <= x < 1)
+STRENGTH = checked(float, "a number from 0 to below 10", lambda x: 0 <= x < 10)
 AMOUNT = checked(float, "a number from 0 to 1e38", lambda x: 0 <= x <= 1e38)
 SEED = checked(int, "a whole number from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
 
@@ -459,13 +455,8 @@ FLAGS = {
     "weight_decay": (AMOUNT, "weight decay"),
     "dropout": (SHARE, "share of the inputs of both linear layers that is zeroed in training"),
     "label_smoothing": (SHARE, "share of the label spread over all digits"),
-    "affine": (AMOUNT, "strength of the random affine maps of the images"),
+    "affine": (STRENGTH, "strength of the random affine maps of the images"),
 }
-
-
-def flag(key):
-    """Return the flag of a hyperparameter."""
-    return "--" + key.replace("_", "-")
 
 
 def torch_device(name):
@@ -481,7 +472,8 @@ def torch_device(name):
 def keep_freed_memory():
     """Let freed blocks below 16 MiB stay with the process, where the C library is glibc.
 
-    Otherwise every step maps its activations anew, and page faults take a third of its time.
+    Otherwise every step maps its larger activations anew, and page faults take some of its time:
+    up to a quarter, measured with batch norm on two cores.
     """
     with contextlib.suppress(OSError):  # other systems have no such library
         glibc = ctypes.CDLL("libc.so.6")
@@ -496,10 +488,8 @@ def parse_arguments(parser):
     add("--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
     add("--validate", action="store_true", help="report on held-out training images")
     add("--device", type=torch_device, default="auto", help="cpu, cuda, mps, ... (default: auto)")
-    add("--data-dir", type=Path, default=here / "data", help="(default: data beside this script)")
-    add(
-        "--plots-dir", type=Path, default=here / "plots", help="(default: plots beside this script)"
-    )
+    add("--data-dir", type=Path, default=here / "data", help="(default: data beside the script)")
+    add("--plots-dir", type=Path, default=here / "plots", help="(default: plots beside the script)")
     args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("argument --seeds: every seed may stand there once")
@@ -539,7 +529,8 @@ def variant_settings(parser, args, variant):
         if (value := getattr(args, key)) is not None:
             if key not in settings:
                 users = " and ".join(name for name, row in HYPERPARAMETERS.items() if key in row)
-                parser.error(f"argument {flag(key)}: not for variant {variant}, only for {users}")
+                flag = "--" + key.replace("_", "-")
+                parser.error(f"argument {flag}: not for variant {variant}, only for {users}")
             settings[key] = value
     return settings
 
@@ -552,7 +543,8 @@ def main():
     for key, (kind, meaning) in FLAGS.items():
         defaults = (f"{row[key]} ({name})" for name, row in HYPERPARAMETERS.items() if key in row)
         help = f"{meaning} (default: {', '.join(defaults)})"
-        parser.add_argument(flag(key), type=kind, metavar="X", help=help)
+        flag = "--" + key.replace("_", "-")
+        parser.add_argument(flag, type=kind, metavar="X", help=help)
     args = parse_arguments(parser)
     variants = [*HYPERPARAMETERS] if args.variant == "all" else [args.variant]
     rows = {variant: variant_settings(parser, args, variant) for variant in variants}

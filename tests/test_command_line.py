@@ -46,7 +46,8 @@ ONLY_Q3 = {
     "--weight-decay 1e39": f"--weight-decay: '1e39' {AMOUNT}",
     "--momentum 1": f"--momentum: '1' {SHARE}",
     "--label-smoothing 1": f"--label-smoothing: '1' {SHARE}",
-    "--affine -1": f"--affine: '-1' {AMOUNT}",
+    "--affine -1": "--affine: '-1' is not a number from 0 to below 10",
+    "--affine 10": "--affine: '10' is not a number from 0 to below 10",  # zooms to nothing
     # A flag that the variant has no use for: who has it.
     "--variant base --dropout 0.5": "--dropout: not for variant base, only for reg and bn",
     "--variant base --weight-decay 0": "--weight-decay: not for variant base, only for reg and bn",
