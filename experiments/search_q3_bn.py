@@ -2,7 +2,7 @@
 
     python experiments/search_q3_bn.py --data-dir DIR
 
-Writes search_q3_bn.json beside this file; about 25 minutes on two cores.
+Writes search_q3_bn.json beside this file; about 35 minutes on two cores.
 """
 
 from runs import main
@@ -28,6 +28,9 @@ CHANGES = [
     {"label_smoothing": 0.1},
     {"weight_decay": 1e-3},
     {"batch_size": 64},
+    {"batch_size": 256},
+    {"dropout": 0.2},
+    {"tweak": ["average_weights", 0.999]},
 ]
 
 if __name__ == "__main__":

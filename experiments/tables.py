@@ -12,6 +12,8 @@ import statistics
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+STUDENT = 2.776  # 97.5 % quantile of Student's t with 4 degrees of freedom: five seeds
+LONG = "plots/long"  # (b) and (c) with --epochs 40
 NAMES = {
     "q2_mlp": "Q2: MLP",
     "q3_cnn_base": "Q3 (b): CNN",
@@ -36,21 +38,24 @@ def final(record, key):
     return [run["epochs"][-1][key] for run in record["runs"]]
 
 
-def mean_and_deviation(values, digits=2):
-    """Return "mean ± sample standard deviation"."""
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+def mean_and_deviation(values, digits=2, sign=""):
+    """Return "mean ± sample standard deviation", of a single value the value."""
+    if None in values:
+        return "diverged"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.{digits}f}{spread}"
 
 
-def results():
+def results(folder="plots", names=NAMES):
     """Return the table of the final figures on the test set."""
     rows = []
-    for name, title in NAMES.items():
-        record = load("plots", name)
+    for name in names:
+        record = load(folder, name)
         accuracy = [100 * value for value in final(record, "test_accuracy")]
         wrong = [round(10_000 * (1 - value)) for value in final(record, "test_accuracy")]
         rows.append(
             [
-                title,
+                NAMES[name],
                 f"{record['parameters']:,}",
                 mean_and_deviation(accuracy),
                 f"{min(accuracy):.2f} to {max(accuracy):.2f}",
@@ -58,22 +63,31 @@ def results():
                 mean_and_deviation(final(record, "test_loss"), 4),
             ]
         )
-    head = ["network", "parameters", "test accuracy, %", "range", "wrong of 10,000", "test loss"]
+    head = [
+        "network",
+        "parameters",
+        "test accuracy, %",
+        "range",
+        "mean wrong of 10,000",
+        "test loss",
+    ]
     return table(head, *rows)
 
 
-def paired():
+def paired(folder="plots", pairs=(("base", "reg"), ("reg", "bn"), ("base", "bn"))):
     """Return the table of the differences between variants, seed by seed, in points."""
     rows = []
-    for first, second in ("base", "reg"), ("reg", "bn"), ("base", "bn"):
-        pair = [final(load("plots", f"q3_cnn_{name}"), "test_accuracy") for name in (first, second)]
+    for names in pairs:
+        pair = [final(load(folder, f"q3_cnn_{name}"), "test_accuracy") for name in names]
         differences = [100 * (after - before) for before, after in zip(*pair, strict=True)]
         error = statistics.stdev(differences) / len(differences) ** 0.5
         each = ", ".join(f"{difference:+.2f}" for difference in differences)
-        rows.append(
-            [f"{first} → {second}", each, f"+{mean_and_deviation(differences)}", f"{error:.3f}"]
-        )
-    return table(["", "seeds 0 to 4", "mean ± s.d.", "standard error of the mean"], *rows)
+        mean = mean_and_deviation(differences, sign="+")
+        ends = [statistics.mean(differences) + factor * error for factor in (-STUDENT, STUDENT)]
+        interval = "{:+.2f} to {:+.2f}".format(*ends)
+        rows.append([" → ".join(names), each, mean, f"{error:.3f}", interval])
+    head = ["", "seeds 0 to 4", "mean ± s.d.", "standard error of the mean", "95 % interval"]
+    return table(head, *rows)
 
 
 def times():
@@ -125,7 +139,7 @@ def hyperparameters():
 
 
 def percent(result, epoch=-1):
-    """Return the validation accuracy after an epoch in %, or what became of the run."""
+    """Return the validation accuracy after an epoch in %."""
     return f"{100 * result['epochs'][epoch][3]:.2f}"
 
 
@@ -145,18 +159,35 @@ def by_length(name, lengths):
 def search_q3_reg():
     """Return the validation figures of weight decay and dropout; those of (b) come first."""
     searched = load("experiments", "search_q3_reg")
-    base = searched[0]["settings"] | {"weight_decay": 0, "dropout": 0}
-    rows = []
+    chosen, groups = searched[0]["settings"], {}
     for result in load("experiments", "search_q3_base") + searched:
         settings = result["settings"]
-        if settings["lr"] == base["lr"]:
+        if settings["lr"] == chosen["lr"]:
             places = [0, settings.get("dropout"), settings.get("dropout")]
             places = settings.get("tweak", [None, *places])[1:]
-            last = result["epochs"][base["epochs"] - 1]  # the rate is constant: a shorter run
-            figures = [f"{100 * last[3]:.2f}", f"{last[2]:.4f}"]
-            rows.append([settings["weight_decay"], *places, *figures])
+            last = result["epochs"][chosen["epochs"] - 1]  # the rate is constant: a shorter run
+            groups.setdefault((settings["weight_decay"], *places), {})[result["seed"]] = last
+    rows = []
+    for setting, group in groups.items():
+        accuracy = mean_and_deviation([100 * epoch[3] for epoch in group.values()])
+        loss = statistics.mean(epoch[2] for epoch in group.values())
+        rows.append([*setting, ", ".join(map(str, group)), accuracy, f"{loss:.4f}"])
     head = ["weight decay", "dropout before conv 2", "before linear 1", "before linear 2"]
-    return table([*head, "validation accuracy, %", "validation loss"], *rows)
+    return table([*head, "seeds", "validation accuracy, %", "validation loss"], *rows)
+
+
+def search_q3_longer():
+    """Return the validation accuracies of longer training with dropout."""
+    rows = []
+    for result in load("experiments", "search_q3_longer"):
+        settings = result["settings"]
+        places = ", ".join(map(str, settings["tweak"][1:]))
+        accuracy = [100 * epoch[3] for epoch in result["epochs"]]
+        figures = [accuracy[17], accuracy[-1], statistics.mean(accuracy[-5:])]
+        row = [settings["batch_size"], settings["lr"], places, settings["epochs"]]
+        rows.append([*row, *(f"{figure:.2f}" for figure in figures)])
+    head = ["batch size", "learning rate", "dropout before conv 2, linear 1, linear 2", "epochs"]
+    return table([*head, "after 18 epochs, %", "at the end, %", "mean of the last 5, %"], *rows)
 
 
 def changes(results, start):
@@ -168,10 +199,9 @@ def changes(results, start):
     rows = []
     for change, group in groups.items():
         accuracy = [100 * result["epochs"][-1][3] for result in group]
-        losses = [result["epochs"][-1][2] for result in group]
+        loss = mean_and_deviation([result["epochs"][-1][2] for result in group], 4)
         words = ", ".join(f"`{key}` {value}" for key, value in json.loads(change).items())
-        figures = mean_and_deviation(accuracy) if len(group) > 1 else f"{accuracy[0]:.2f}"
-        rows.append([words or "the recipe", len(group), figures, f"{statistics.mean(losses):.4f}"])
+        rows.append([words or "the recipe", len(group), mean_and_deviation(accuracy), loss])
     return table(["changed", "seeds", "validation accuracy, %", "validation loss"], *rows)
 
 
@@ -181,34 +211,39 @@ def search_q3_bn():
     return changes(results, results[0]["settings"])
 
 
-def ablation():
-    """Return the table of the recipe with each tweak taken out."""
+def ablation(epochs):
+    """Return the table of the recipe at so many epochs with each tweak taken out."""
     results = load("experiments", "ablation_q3_bn")
+    results = [result for result in results if result["settings"]["epochs"] == epochs]
     return changes(results, results[0]["settings"])
 
 
 def batch_norm_alone():
     """Return the table of (b) without and with batch norm, after the same epochs."""
-    results = load("experiments", "batch_norm_alone")
-    settings = results[0]["settings"]
-    rows = [
-        ["(b)", result["seed"], percent(result, settings["epochs"] - 1)]
-        for result in load("experiments", "search_q3_base")
-        if result["settings"]["lr"] == settings["lr"]
-    ]
-    rows += [["(b) with batch norm", result["seed"], percent(result)] for result in results]
-    return table(["network", "seed", "validation accuracy, %"], *rows)
+    alone = load("experiments", "batch_norm_alone")
+    chosen, rows = alone[0]["settings"], []
+    for name, results in (
+        ("(b)", load("experiments", "search_q3_base")),
+        ("(b) with batch norm", alone),
+    ):
+        runs = [result for result in results if result["settings"]["lr"] == chosen["lr"]]
+        # The rate is constant: a shorter run is the beginning of a longer one.
+        values = [100 * run["epochs"][chosen["epochs"] - 1][3] for run in runs]
+        rows.append([name, *(f"{value:.2f}" for value in values), mean_and_deviation(values)])
+    seeds = [f"seed {run['seed']}" for run in alone]
+    return table(["validation accuracy, %", *seeds, "mean ± s.d."], *rows)
 
 
 def learning_rates():
-    """Return validation accuracy by learning rate, without and with batch norm."""
-    results = load("experiments", "learning_rates_q3")
-    rates = sorted({result["settings"]["lr"] for result in results})
-    found = {(r["settings"]["batch_norm"], r["settings"]["lr"]): percent(r) for r in results}
-    rows = [
-        [name, *(found[norm, rate] for rate in rates)]
-        for norm, name in ((False, "(b)"), (True, "(b) with batch norm"))
-    ]
+    """Return validation accuracy by learning rate, of (b), (b) with batch norm, and (d)."""
+    found = {"(b)": {}, "(b) with batch norm": {}, "(d), the peak of its schedule": {}}
+    names = list(found)
+    for result in load("experiments", "learning_rates_q3"):
+        settings = result["settings"]
+        name = names[settings["batch_norm"] + settings.get("one_cycle", False)]
+        found[name][settings["lr"]] = percent(result)
+    rates = sorted(found[names[-1]])
+    rows = [[name, *(row.get(rate, "") for rate in rates)] for name, row in found.items()]
     return table(["learning rate", *rates], *rows)
 
 
@@ -247,6 +282,8 @@ def architecture():
 BLOCKS = {
     "results": results,
     "paired": paired,
+    "results long": lambda: results(LONG, ["q3_cnn_base", "q3_cnn_reg"]),
+    "paired long": lambda: paired(LONG, [("base", "reg")]),
     "times": times,
     "hyperparameters": hyperparameters,
     "epochs q2": lambda: epochs("q2_mlp"),
@@ -256,8 +293,10 @@ BLOCKS = {
     "search q2": lambda: by_length("search_q2", [5, 10, 15, 18, 20, 25, 30]),
     "search base": lambda: by_length("search_q3_base", [5, 10, 13, 14, 15, 18, 20]),
     "search reg": search_q3_reg,
+    "search longer": search_q3_longer,
     "search bn": search_q3_bn,
-    "ablation": ablation,
+    "ablation": lambda: ablation(8),
+    "ablation long": lambda: ablation(40),
     "batch norm alone": batch_norm_alone,
     "learning rates": learning_rates,
     "architecture": architecture,

@@ -1,6 +1,7 @@
 """What q3_cnn.py can't do, for the searches: each tweak replaces something in the script."""
 
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def place_dropout(script, convolution, first, last):
@@ -16,4 +17,20 @@ def place_dropout(script, convolution, first, last):
     script.NeuralNetwork = build
 
 
-TWEAKS = {"place_dropout": place_dropout}
+def average_weights(script, decay):
+    """Evaluate the exponential moving average of the weights and of batch norm's statistics."""
+    train_loop, test_loop, averages = script.train_loop, script.test_loop, []
+
+    def train(batches, model, loss_fn, optimizer):
+        if not averages:
+            mean = get_ema_multi_avg_fn(decay)
+            average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
+            optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
+            averages.append(average)
+        return train_loop(batches, model, loss_fn, optimizer)
+
+    script.train_loop = train
+    script.test_loop = lambda batches, _, loss_fn: test_loop(batches, averages[0], loss_fn)
+
+
+TWEAKS = {"place_dropout": place_dropout, "average_weights": average_weights}
