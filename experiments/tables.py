@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDENT = 2.776  # 97.5 % quantile of Student's t with 4 degrees of freedom: five seeds
-LONG = "plots/long"  # (b) and (c) with --epochs 40
+LONG = "plots/long"  # question 3 with --epochs 40
 NAMES = {
     "q2_mlp": "Q2: MLP",
     "q3_cnn_base": "Q3 (b): CNN",
@@ -74,10 +74,10 @@ def results(folder="plots", names=NAMES):
     return table(head, *rows)
 
 
-def paired(folder="plots", pairs=(("base", "reg"), ("reg", "bn"), ("base", "bn"))):
+def paired(folder="plots"):
     """Return the table of the differences between variants, seed by seed, in points."""
     rows = []
-    for names in pairs:
+    for names in ("base", "reg"), ("reg", "bn"), ("base", "bn"):
         pair = [final(load(folder, f"q3_cnn_{name}"), "test_accuracy") for name in names]
         differences = [100 * (after - before) for before, after in zip(*pair, strict=True)]
         error = statistics.stdev(differences) / len(differences) ** 0.5
@@ -107,6 +107,16 @@ def times():
         )
     head = ["network", "epochs", "seconds per epoch (median)", "minutes per seed", "threads"]
     return table(head, *rows)
+
+
+def bare_run():
+    """Return the table of the minutes that a bare run of question 3 takes."""
+    run = load("experiments", "bare_run")
+    where = f"{run['cpu']}, {run['environment']['threads']} threads"
+    variants = [name for name in NAMES if name in run]
+    head = [where, *(f"{NAMES[name]}, {run[name]['epochs']} epochs" for name in variants)]
+    minutes = [run[name]["minutes"] for name in variants] + [run["whole_minutes"]]
+    return table([*head, "whole run"], ["minutes", *(f"{value:.1f}" for value in minutes)])
 
 
 def epochs(name, step=1):
@@ -249,10 +259,13 @@ def learning_rates():
 
 def speed():
     """Return the ratios of the benchmark, a column per network."""
-    ratios = load("experiments", "benchmark")["ratios"]
+    measured = load("experiments", "benchmark")
+    where = f"{measured['environment']['cpu']}, {measured['environment']['threads']} threads"
+    ratios = measured["ratios"]
     names = list(dict.fromkeys(name for row in ratios.values() for name in row))
     rows = [[name, *(ratios[case].get(name, "") for case in NAMES)] for name in names]
-    return table(["ratio of times", "Q2", "Q3 (b)", "Q3 (c)", "Q3 (d)"], *rows)
+    head = f"ratio of times ({where})"
+    return table([head, "Q2", "Q3 (b)", "Q3 (c)", "Q3 (d)"], *rows)
 
 
 def memory():
@@ -282,9 +295,10 @@ def architecture():
 BLOCKS = {
     "results": results,
     "paired": paired,
-    "results long": lambda: results(LONG, ["q3_cnn_base", "q3_cnn_reg"]),
-    "paired long": lambda: paired(LONG, [("base", "reg")]),
+    "results long": lambda: results(LONG, list(NAMES)[1:]),
+    "paired long": lambda: paired(LONG),
     "times": times,
+    "bare run": bare_run,
     "hyperparameters": hyperparameters,
     "epochs q2": lambda: epochs("q2_mlp"),
     "epochs base": lambda: epochs("q3_cnn_base", 5),
@@ -296,7 +310,7 @@ BLOCKS = {
     "search longer": search_q3_longer,
     "search bn": search_q3_bn,
     "ablation": lambda: ablation(8),
-    "ablation long": lambda: ablation(40),
+    "ablation long": lambda: ablation(30),
     "batch norm alone": batch_norm_alone,
     "learning rates": learning_rates,
     "architecture": architecture,
