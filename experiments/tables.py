@@ -210,7 +210,9 @@ def changes(results, start):
     for change, group in groups.items():
         accuracy = [100 * result["epochs"][-1][3] for result in group]
         loss = mean_and_deviation([result["epochs"][-1][2] for result in group], 4)
-        words = ", ".join(f"`{key}` {value}" for key, value in json.loads(change).items())
+        changed = json.loads(change)
+        changed |= dict([changed.pop("tweak")]) if "tweak" in changed else {}
+        words = ", ".join(f"`{key}` {value}" for key, value in changed.items())
         rows.append([words or "the recipe", len(group), mean_and_deviation(accuracy), loss])
     return table(["changed", "seeds", "validation accuracy, %", "validation loss"], *rows)
 
