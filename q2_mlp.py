@@ -301,12 +301,12 @@ def draw(axes, record, part, **style):
 
 def plot(record):
     """Return the figure of a record: loss and error per epoch, train and test."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     label = "train (running average during the epoch, as trained)"
     draw(axes, record, "train", label=label, color="tab:blue", linestyle="--")
     label = f"{record['split']} (after the epoch)"
     draw(axes, record, record["split"], label=label, color="tab:orange", linestyle="-")
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(f"{record['title']}\n{final_figures(record)}")
     return figure
 
