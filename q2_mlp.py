@@ -281,7 +281,7 @@ def final_figures(record):
 def draw(axes, record, part, **style):
     """Draw loss and error of `part`: the mean of the runs, and a band from lowest to highest."""
     loss, error = curves(record, f"{part}_loss"), 100 - 100 * curves(record, f"{part}_accuracy")
-    error = np.maximum(error, 0.001)  # a log axis has no 0
+    error = np.maximum(error, 0.01)  # one test image: a log axis has no 0
     epochs = range(1, loss.shape[1] + 1)
     for ax, values in zip(axes, (loss, error), strict=True):
         ax.plot(epochs, np.nanmean(values, axis=0), marker=".", **style)
@@ -293,7 +293,7 @@ def draw(axes, record, part, **style):
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("average loss (nats)")
     # An accuracy axis would not part 99 % from 99.5 %.
-    axes[1].set(ylabel="error = 100 % - accuracy (%)", yscale="log")
+    axes[1].set(ylabel="error = 100 % - accuracy (%), at least 0.01", yscale="log")
     axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[1].yaxis.set_minor_locator(NullLocator())
     axes[1].yaxis.set_major_formatter("{x:g}")

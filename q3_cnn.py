@@ -368,7 +368,7 @@ def final_figures(record):
 def draw(axes, record, part, **style):
     """Draw loss and error of `part`: the mean of the runs, and a band from lowest to highest."""
     loss, error = curves(record, f"{part}_loss"), 100 - 100 * curves(record, f"{part}_accuracy")
-    error = np.maximum(error, 0.001)  # a log axis has no 0
+    error = np.maximum(error, 0.01)  # one test image: a log axis has no 0
     epochs = range(1, loss.shape[1] + 1)
     for ax, values in zip(axes, (loss, error), strict=True):
         ax.plot(epochs, np.nanmean(values, axis=0), marker=".", **style)
@@ -380,7 +380,7 @@ def draw(axes, record, part, **style):
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("average loss (nats)")
     # An accuracy axis would not part 99 % from 99.5 %.
-    axes[1].set(ylabel="error = 100 % - accuracy (%)", yscale="log")
+    axes[1].set(ylabel="error = 100 % - accuracy (%), at least 0.01", yscale="log")
     axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes[1].yaxis.set_minor_locator(NullLocator())
     axes[1].yaxis.set_major_formatter("{x:g}")
@@ -406,7 +406,7 @@ def plot_comparison(records):
         label = f"{record['variant']}: {final_figures(record)}"
         draw(axes, record, record["split"], label=label, color=color, linestyle=line)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
-    figure.suptitle("The three CNNs on MNIST, after each epoch")
+    figure.suptitle(f"The three CNNs on the {records[0]['split']} images, after each epoch")
     return figure
 
 
