@@ -2,8 +2,8 @@
 
     python experiments/ablation_q3_bn.py --data-dir DIR
 
-Every tweak at 8 epochs, and the affine maps, which may need a longer training to pay, at the
-recipe's own number. Writes ablation_q3_bn.json beside this file; about 45 minutes on two cores.
+Every tweak at 8 epochs and at the recipe's own number, and the affine maps, which may need a longer
+training to pay, at 30. Writes ablation_q3_bn.json beside this file; about 85 minutes on two cores.
 """
 
 import runs
@@ -22,7 +22,10 @@ WITHOUT = {
 }
 
 if __name__ == "__main__":
-    short = RECIPE | {"epochs": 8}
-    rows = [short, *(short | {key: off} for key, off in WITHOUT.items())]
-    rows += [RECIPE, RECIPE | {"affine": 0.0}]
+    rows = [
+        RECIPE | {"epochs": epochs} | change
+        for epochs in (8, RECIPE["epochs"])
+        for change in ({}, *({key: off} for key, off in WITHOUT.items()))
+    ]
+    rows += [RECIPE | {"epochs": 30} | change for change in ({}, {"affine": 0.0})]
     runs.main("q3_cnn", [(row, seed) for row in rows for seed in (0, 1, 2)], __file__)

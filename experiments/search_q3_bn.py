@@ -32,6 +32,14 @@ CHANGES = [
     {"dropout": 0.2},
     {"tweak": ["average_weights", 0.999]},
 ]
+MORE_SEEDS = [
+    {},
+    {"tweak": ["bend", 1.0]},
+    {"tweak": ["bend", 0.5]},
+    {"tweak": ["bend", 1.0], "dropout": 0.0},
+]
 
 if __name__ == "__main__":
-    main("q3_cnn", [(START | change, 0) for change in CHANGES], __file__)
+    jobs = [(START | change, 0) for change in CHANGES]
+    jobs += [(START | change, seed) for change in MORE_SEEDS for seed in (0, 1, 2)]
+    main("q3_cnn", jobs, __file__)

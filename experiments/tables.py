@@ -223,11 +223,21 @@ def search_q3_bn():
     return changes(results, results[0]["settings"])
 
 
-def ablation(epochs):
-    """Return the table of the recipe at so many epochs with each tweak taken out."""
+def ablation():
+    """Return the validation accuracy of the recipe with each tweak taken out, by length."""
     results = load("experiments", "ablation_q3_bn")
-    results = [result for result in results if result["settings"]["epochs"] == epochs]
-    return changes(results, results[0]["settings"])
+    recipe, rows = results[0]["settings"], {}
+    for result in results:
+        settings = result["settings"]
+        out = [key for key in settings if key != "epochs" and settings[key] != recipe[key]]
+        by_length = rows.setdefault(", ".join(f"without `{key}`" for key in out), {})
+        by_length.setdefault(settings["epochs"], []).append(100 * result["epochs"][-1][3])
+    lengths = sorted(rows[""])
+    cells = [
+        [name or "the recipe", *(mean_and_deviation(row[n]) if n in row else "" for n in lengths)]
+        for name, row in rows.items()
+    ]
+    return table(["validation accuracy, %", *(f"{n} epochs" for n in lengths)], *cells)
 
 
 def batch_norm_alone():
@@ -311,8 +321,7 @@ BLOCKS = {
     "search reg": search_q3_reg,
     "search longer": search_q3_longer,
     "search bn": search_q3_bn,
-    "ablation": lambda: ablation(8),
-    "ablation long": lambda: ablation(30),
+    "ablation": ablation,
     "batch norm alone": batch_norm_alone,
     "learning rates": learning_rates,
     "architecture": architecture,
