@@ -2,7 +2,7 @@
 
     python experiments/bare_run.py --data-dir DIR
 
-Writes bare_run.json beside this file; about 12 minutes on two shared cores.
+Writes bare_run.json beside this file; about 10 minutes on two shared cores.
 """
 
 import argparse
