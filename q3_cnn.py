@@ -4,7 +4,7 @@
     python q3_cnn.py --variant base       (b) trained as the network of question 2
     python q3_cnn.py --variant reg        (c) with weight decay and dropout
     python q3_cnn.py --variant bn         (d) with batch norm after every ReLU, and other tweaks
-    python q3_cnn.py --epochs 40          longer than by default: a little better for reg and bn
+    python q3_cnn.py --epochs 40          longer than by default: perhaps better for reg and bn
 
 Writes plots/q3_cnn_<variant>.png and .json beside this file; q3_cnn_bn_wrong.png, the digits that
 bn has wrong; and once all three variants are there, q3_cnn_comparison.png. With --validate it
@@ -56,7 +56,7 @@ HYPERPARAMETERS = {
     "reg": {"epochs": 18, "batch_size": 64, "lr": 0.2, "weight_decay": 1e-5, "dropout": 0.25},
     "bn": {
         "batch_norm": True,
-        "epochs": 18,  # more is a little better, but all three should take ten minutes at most
+        "epochs": 18,  # more may be better, but all three should take ten minutes at most
         "batch_size": 128,
         "lr": 0.1,  # where the one-cycle schedule has its peak
         "one_cycle": True,
