@@ -3,7 +3,7 @@
     python experiments/search_q2.py --data-dir DIR
 
 A constant rate makes the figures after 20 epochs those of a run of 20 epochs, so that one run of 30
-epochs answers for every length up to it. Writes search_q2.json; about 7 minutes on two cores.
+epochs answers for every length up to it. Writes search_q2.json; about 13 minutes on two cores.
 """
 
 from runs import main
