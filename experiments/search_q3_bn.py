@@ -32,7 +32,7 @@ CHANGES = [
     {"dropout": 0.2},
     {"tweak": ["average_weights", 0.999]},
 ]
-MORE_SEEDS = [
+BENT = [
     {"tweak": ["bend", 1.0]},
     {"tweak": ["bend", 0.5]},
     {"tweak": ["bend", 1.0], "dropout": 0.0},
@@ -40,6 +40,6 @@ MORE_SEEDS = [
 
 if __name__ == "__main__":
     jobs = [(START | change, 0) for change in CHANGES]
-    jobs += [(START, 1), (START, 2)]
-    jobs += [(START | change, seed) for change in MORE_SEEDS for seed in (0, 1, 2)]
+    jobs += [(START, seed) for seed in (1, 2)]  # bending needs more than one seed to compare with
+    jobs += [(START | change, seed) for change in BENT for seed in (0, 1, 2)]
     main("q3_cnn", jobs, __file__)

@@ -200,9 +200,10 @@ def search_q3_longer():
     return table([*head, "after 18 epochs, %", "at the end, %", "mean of the last 5, %"], *rows)
 
 
-def changes(results, start):
-    """Return the mean validation figures of each setting, named by what it changes in `start`."""
-    groups = {}
+def search_q3_bn():
+    """Return the mean validation figures of each setting, named by what it changes in the first."""
+    results = load("experiments", "search_q3_bn")
+    start, groups = results[0]["settings"], {}
     for result in results:
         change = {k: v for k, v in result["settings"].items() if start.get(k) != v}
         groups.setdefault(json.dumps(change), []).append(result)
@@ -217,27 +218,22 @@ def changes(results, start):
     return table(["changed", "seeds", "validation accuracy, %", "validation loss"], *rows)
 
 
-def search_q3_bn():
-    """Return the table of the one-at-a-time search."""
-    results = load("experiments", "search_q3_bn")
-    return changes(results, results[0]["settings"])
-
-
 def ablation():
     """Return the validation accuracy of the recipe with each tweak taken out, by length."""
     results = load("experiments", "ablation_q3_bn")
-    recipe, rows = results[0]["settings"], {}
+    recipe, groups = results[0]["settings"], {}
     for result in results:
         settings = result["settings"]
-        out = [key for key in settings if key != "epochs" and settings[key] != recipe[key]]
-        by_length = rows.setdefault(", ".join(f"without `{key}`" for key in out), {})
-        by_length.setdefault(settings["epochs"], []).append(100 * result["epochs"][-1][3])
-    lengths = sorted(rows[""])
-    cells = [
-        [name or "the recipe", *(mean_and_deviation(row[n]) if n in row else "" for n in lengths)]
-        for name, row in rows.items()
+        out = [key for key in recipe if key != "epochs" and settings[key] != recipe[key]]
+        name = f"without `{out[0]}`" if out else "the recipe"
+        group = groups.setdefault(name, {})
+        group.setdefault(settings["epochs"], []).append(100 * result["epochs"][-1][3])
+    lengths = sorted(groups["the recipe"])
+    rows = [
+        [name, *(mean_and_deviation(group[n]) if n in group else "" for n in lengths)]
+        for name, group in groups.items()
     ]
-    return table(["validation accuracy, %", *(f"{n} epochs" for n in lengths)], *cells)
+    return table(["validation accuracy, %", *(f"{n} epochs" for n in lengths)], *rows)
 
 
 def batch_norm_alone():
