@@ -1,5 +1,6 @@
 """MNIST with a 784-200-200-10 ReLU network (question 2 of the homework).
 
+    pip install "torch>=2.6" torchvision matplotlib numpy tqdm
     python q2_mlp.py                      train on 60,000 images, report on the 10,000 test images
     python q2_mlp.py --validate           train on 50,000, report on the 10,000 held out of training
     python q2_mlp.py --seeds 0 1 2 3 4    five runs, reported as mean and spread
@@ -8,111 +9,60 @@ Writes plots/q2_mlp.png and plots/q2_mlp.json beside this file. The loops are th
 basics tutorial, https://pytorch.org/tutorials/beginner/basics/optimization_tutorial.html
 """
 
-# /// script
-# requires-python = ">=3.10"
-# dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
-# ///
-
 import argparse
-import contextlib
-import ctypes
-import io
-import itertools
 import json
 import math
 import os
 import platform
 import signal
-import socket
 import sys
-import tempfile
 import time
+from itertools import zip_longest
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # draws into files, so that no display is needed
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torchvision
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import nn
 from tqdm import tqdm
 
 # ---------------------------------------------------------------- hyperparameters
 
-# Plain SGD as in the tutorial; the values were chosen with --validate (table in the README).
-HYPERPARAMETERS = {"epochs": 18, "batch_size": 64, "lr": 0.2}
+# Plain SGD as in the tutorial; the values were chosen with --validate.
+HYPERPARAMETERS = {"epochs": 17, "batch_size": 64, "lr": 0.2}
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
-EVAL_BATCH_SIZE = 500  # does not change the figures: large enough for speed, small for memory
+EVAL_BATCH = 500  # images; does not change the figures: large enough for speed, small for memory
+
 
 # ---------------------------------------------------------------- data
-
-
-def check_idx(path, shape):
-    """Exit unless `path` is a whole IDX file of bytes, one or more entries of that shape.
-
-    Format: 0x0800 + number of dimensions, the size of each (big-endian 32-bit integers), the bytes.
-    """
-    header = np.fromfile(path, ">u4", 2 + len(shape)).tolist()
-    expected = [0x0801 + len(shape), *header[1:2], *shape]
-    size = 8 + 4 * len(shape) + math.prod(header[1:])
-    if header != expected or 0 in header or path.stat().st_size != size:
-        sys.exit(f"{path} is broken. Delete it, and the next run downloads it again.")
-
-
 def load_mnist(data_dir, train, device):
-    """Return images (N, 28, 28) uint8 and labels (N,) int64 of one part of MNIST, on `device`.
-
-    Exits with a message if a file is broken, or is missing and can't be downloaded.
-    """
-    raw, part = data_dir / "MNIST" / "raw", "train" if train else "t10k"
-    images, labels = raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte"
-    socket.setdefaulttimeout(10)  # seconds: a mirror that hangs is given up
+    """Return images (N, 28, 28) uint8 and labels (N,) int64 of MNIST; exit if it is broken."""
     try:
-        for path, shape in (images, [28, 28]), (labels, []):
-            if path.exists():  # torchvision trusts what is there
-                check_idx(path, shape)
-        with contextlib.redirect_stdout(None):  # the reason is in the message below
-            mnist = torchvision.datasets.MNIST(data_dir, train=train, download=True)
-    except Exception as error:  # of many kinds, the network's and those of broken files
+        mnist = torchvision.datasets.MNIST(data_dir, train=train, download=True)
+        if mnist.data.shape != (len(mnist.targets), 28, 28) or mnist.targets.max() > 9:
+            raise ValueError("not 28 x 28 pixels and one digit per image")
+    except Exception as error:  # the network's and those of broken files are of many kinds
         sys.exit(
-            f"Can't read MNIST from {raw} or download it ({' '.join(str(error).split())}). Put "
-            "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
-            "t10k-labels-idx1-ubyte there, or name the folder above MNIST/raw with --data-dir."
+            f"Can't read MNIST or download it ({error!r}). Put train-images-idx3-ubyte, "
+            "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte into "
+            f"{data_dir / 'MNIST' / 'raw'}, or name the folder above MNIST/raw with --data-dir."
         )
-    if len(mnist.data) != len(mnist.targets) or mnist.targets.max() > 9:
-        sys.exit(f"{labels}: not one digit per image. Delete both files to download them again.")
     return mnist.data.to(device), mnist.targets.to(device)
 
 
-def load_data(parser, args, batch_size):
-    """Return two pairs (images, labels): to train on, `batch_size` or more, and to report on.
-
-    With --validate the latter are the last training images, and the test set is not read.
-    """
-    images, labels = load_mnist(args.data_dir, True, args.device)
-    if args.validate:
-        if len(labels) <= HELD_OUT:
-            sys.exit(f"--validate needs more than the {len(labels)} images in {args.data_dir}.")
-        train_data = images[:-HELD_OUT], labels[:-HELD_OUT]
-        test_data = images[-HELD_OUT:], labels[-HELD_OUT:]
-    else:
-        train_data, test_data = (images, labels), load_mnist(args.data_dir, False, args.device)
-        if len(labels) < len(test_data[1]):
-            sys.exit(f"The train and t10k files in {args.data_dir} are swapped. Delete all four.")
-    if batch_size > len(train_data[1]):
-        parser.error(f"argument --batch-size: there are only {len(train_data[1])} training images")
-    return train_data, test_data
+def load_data(data_dir, validate, device):
+    """Return (images, labels) to train on, and to report on: the test set, or held-out ones."""
+    images, labels = load_mnist(data_dir, True, device)
+    if validate:
+        return (images[:-HELD_OUT], labels[:-HELD_OUT]), (images[-HELD_OUT:], labels[-HELD_OUT:])
+    return (images, labels), load_mnist(data_dir, False, device)
 
 
 def batches(data, batch_size, order=None):
-    """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64.
-
-    `order` is a permutation of the indices; without it, images come as they are stored.
-    """
+    """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64."""
     images, labels = data
     order = torch.arange(len(labels)) if order is None else order
     # disable=None: a progress bar on a terminal, none in a log file.
@@ -121,8 +71,6 @@ def batches(data, batch_size, order=None):
 
 
 # ---------------------------------------------------------------- model
-
-
 class NeuralNetwork(nn.Module):
     """784-200-200-10 with ReLU: X (B, 1, 28, 28) to logits (B, 10), the z of question 1."""
 
@@ -142,8 +90,6 @@ class NeuralNetwork(nn.Module):
 
 
 # ---------------------------------------------------------------- training
-
-
 def train_loop(dataloader, model, loss_fn, optimizer):
     """Train for one epoch; return the mean loss (nats) and the accuracy while it went on."""
     model.train()
@@ -177,240 +123,178 @@ def test_loop(dataloader, model, loss_fn):
     return test_loss.item() / size, correct.item() / size
 
 
-def train(run, settings, train_data, test_data, device):
-    """Train one network from the seed of `run`; yield the figures of train and test per epoch."""
-    torch.manual_seed(run["seed"])
-    shuffle = torch.Generator().manual_seed(run["seed"])  # its own: nothing else draws from it
-    model = NeuralNetwork().to(device)
+def train(settings, seed, train_data, test_data, split):
+    """Train one network; return it, its figures per epoch, and an exit code, 0 if all went well."""
+    torch.manual_seed(seed)
+    shuffle = torch.Generator().manual_seed(seed)  # its own: nothing else draws from it
+    model = NeuralNetwork().to(train_data[0].device)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=settings["lr"])
-    for _ in range(settings["epochs"]):
-        order = torch.randperm(len(train_data[1]), generator=shuffle)
-        train_batches = batches(train_data, settings["batch_size"], order)
-        train_figures = train_loop(train_batches, model, loss_fn, optimizer)
-        yield train_figures, test_loop(batches(test_data, EVAL_BATCH_SIZE), model, loss_fn)
-
-
-def train_seeds(record, args, train_data, test_data):
-    """Train once per seed, print a line per epoch, and save, also when interrupted or diverged."""
-    if hasattr(signal, "SIGPIPE"):  # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head -1` ends it without a traceback
-    handle_signals(stop)
-    settings, split = record["hyperparameters"], record["split"]
-    print(f"{record['title']} on {args.device}: {settings}", flush=True)
+    epochs = []
     try:
-        for seed in args.seeds:
-            record["runs"].append(run := {"seed": seed, "epochs": []})
+        for epoch in range(1, settings["epochs"] + 1):
             start = time.perf_counter()
-            for figures in train(run, settings, train_data, test_data, args.device):
-                epoch = {"epoch": len(run["epochs"]) + 1}
-                line = f"seed {seed:2}  epoch {epoch['epoch']:2}"
-                for part, (loss, accuracy) in zip(("train", split), figures, strict=True):
-                    epoch |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
-                    line += f"  {part} loss {loss:.4f}  {part} accuracy {100 * accuracy:6.2f} %"
-                epoch["seconds"] = time.perf_counter() - start
-                line += f"  {epoch['seconds']:5.1f} s"
-                if not math.isfinite(epoch["train_loss"] + epoch[f"{split}_loss"]):
-                    sys.exit(f"Training diverged, try a smaller --lr: {line}")
-                run["epochs"].append(epoch)
-                print(line, flush=True)
-                start = time.perf_counter()
-        handle_signals(signal.SIG_IGN)  # it only saves from here
-        record["interrupted"] = False
-    finally:
-        record["runs"] = [run for run in record["runs"] if run["epochs"]]
-        if record["runs"]:
-            print(final_figures(record), flush=True)
-            save(args, record["name"], plot(record), record)
+            order = torch.randperm(len(train_data[1]), generator=shuffle)
+            loader = batches(train_data, settings["batch_size"], order)
+            train_loss, train_accuracy = train_loop(loader, model, loss_fn, optimizer)
+            test_loss, test_accuracy = test_loop(batches(test_data, EVAL_BATCH), model, loss_fn)
+            seconds = time.perf_counter() - start
+            if not math.isfinite(train_loss + test_loss):
+                print(f"seed {seed}, epoch {epoch}: the loss is not finite, try a smaller --lr")
+                return model, epochs, 1
+            figures = {"epoch": epoch, "train_loss": train_loss, "train_accuracy": train_accuracy}
+            figures |= {f"{split}_loss": test_loss, f"{split}_accuracy": test_accuracy}
+            epochs.append(figures | {"seconds": seconds})
+            line = f"seed {seed:2}  epoch {epoch:2}  {seconds:5.1f} s"
+            line += f"  train loss {train_loss:.4f}  train accuracy {train_accuracy:7.2%}"
+            print(f"{line}  {split} loss {test_loss:.4f}  {split} accuracy {test_accuracy:7.2%}")
+    except KeyboardInterrupt:
+        return model, epochs, 130
+    return model, epochs, 0
 
 
-def handle_signals(action):
-    """Let Ctrl-C and SIGTERM do `action`."""
-    signal.signal(signal.SIGINT, action)
-    signal.signal(signal.SIGTERM, action)
+def train_seeds(name, variant, title, settings, args, train_data, test_data):
+    """Train once per seed, write figures and plot even if cut short; return the last network."""
+    split, runs = "validation" if args.validate else "test", []
+    print(f"{title} on {args.device}: {settings}")
+    for seed in args.seeds:
+        model, epochs, exit_code = train(settings, seed, train_data, test_data, split)
+        if epochs:
+            runs.append({"seed": seed, "epochs": epochs})
+        if exit_code:
+            break
+    if runs:
+        versions = {package.__name__: package.__version__ for package in (torch, torchvision)}
+        machine = {"device": args.device, "threads": torch.get_num_threads()}
+        record = {
+            "script": Path(__file__).name,
+            "variant": variant,
+            "split": split,
+            "hyperparameters": settings,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "environment": {"python": platform.python_version()} | versions | machine,
+            "interrupted": exit_code != 0,
+            "seeds": args.seeds,
+            "runs": runs,
+        }
+        save(args, name + ".json", record)
+        title += f": {final_figures(record)}"
+        lines = [("train (running average)", record, "train"), (split, record, split)]
+        save(args, name + ".png", plot(title, lines))
+        print(title)
+    if exit_code:
+        sys.exit(exit_code)
+    return model
 
 
-def stop(signum, frame):
-    """End the training at the first Ctrl-C or SIGTERM, so that it saves; the second ends all."""
-    handle_signals(signal.SIG_DFL)
-    tqdm.write("Interrupted: saving the finished epochs.", file=sys.stderr)  # not into its bar
-    sys.exit(128 + signum)
-
-
-def save(args, name, figure, record=None):
-    """Write name.png, and name.json if there is a record, each whole or not at all."""
-    path = args.plots_dir / (name + "_validate" * args.validate)
-    png = io.BytesIO()
-    figure.savefig(png, dpi=150)
-    contents = {f"{path}.png": png.getvalue()}
-    if record:
-        contents[f"{path}.json"] = json.dumps(record, indent=1).encode()
-    try:
-        for file, content in contents.items():
-            Path(f"{file}.{os.getpid()}").write_bytes(content)
-        for file in contents:  # at once, so that neither a reader nor a kill meets half a file
-            os.replace(f"{file}.{os.getpid()}", file)
-    except OSError as error:
-        for file in contents:
-            Path(f"{file}.{os.getpid()}").unlink(missing_ok=True)
-        sys.exit(f"Can't write {path}.*: {error}")
-    print("wrote", ", ".join(contents), flush=True)
+def save(args, name, content):
+    """Write a record or a figure into the plots folder, whole or not at all."""
+    path = args.plots_dir / (name.replace(".", "_validate.") if args.validate else name)
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    if path.suffix == ".json":
+        part.write_text(json.dumps(content, indent=1))
+    else:
+        content.savefig(part, format="png", dpi=150)
+    part.replace(path)  # at once: neither a reader nor a kill meets half a file
+    print(f"wrote {path}")
 
 
 # ---------------------------------------------------------------- plots
-
-
-def curves(record, key):
-    """Return `key` per run and epoch (R, E), nan from where a run was interrupted."""
-    runs = [[epoch[key] for epoch in run["epochs"]] for run in record["runs"]]
-    return np.array(list(itertools.zip_longest(*runs, fillvalue=np.nan))).T
+# Told apart in grey by the line, and by colour-blind readers by the colour (Okabe, Ito 2008).
+STYLES = (".--", "#0072B2"), (".-", "#D55E00"), (".-.", "#009E73"), (".:", "black")
 
 
 def final_figures(record):
     """Return the figures of the last epoch, never the best: mean ± sample standard deviation."""
-    split, length = record["split"], max(len(run["epochs"]) for run in record["runs"])
-    runs = [run for run in record["runs"] if len(run["epochs"]) == length]  # none cut short
-    accuracy = np.array([run["epochs"][-1][f"{split}_accuracy"] for run in runs])
-    loss = np.array([run["epochs"][-1][f"{split}_loss"] for run in runs])
-    spread = f" ± {100 * accuracy.std(ddof=1):.2f}" if len(runs) > 1 else ""
-    text = f"{split} accuracy {100 * accuracy.mean():.2f}{spread} %, {split} loss {loss.mean():.4f}"
-    text += f", seed {', '.join(str(run['seed']) for run in runs)}"
+    split, last = record["split"], [run["epochs"][-1] for run in record["runs"]]
+    accuracy = [100 * epoch[f"{split}_accuracy"] for epoch in last]
+    loss = np.mean([epoch[f"{split}_loss"] for epoch in last])
+    spread = f" ± {np.std(accuracy, ddof=1):.2f} %, {len(last)} seeds" if len(last) > 1 else " %"
+    text = f"{split} loss {loss:.4f}, accuracy {np.mean(accuracy):.2f}{spread}"
     return text + ", interrupted" * record["interrupted"]
 
 
-def draw(axes, record, part, **style):
-    """Draw loss and error of `part`: the mean of the runs, and a band from lowest to highest."""
-    loss, error = curves(record, f"{part}_loss"), 100 - 100 * curves(record, f"{part}_accuracy")
-    error = np.maximum(error, 0.01)  # one test image: a log axis has no 0
-    epochs = range(1, loss.shape[1] + 1)
-    for ax, values in zip(axes, (loss, error), strict=True):
-        ax.plot(epochs, np.nanmean(values, axis=0), marker=".", **style)
-        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        ax.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
-        if len(values) > 1 or not ax.get_xlabel():
-            ax.set_xlabel("epoch" + " (band: lowest to highest seed)" * (len(values) > 1))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+def plot(title, lines):
+    """Return a figure of loss and accuracy per epoch, with a line for each (label, record, part).
+
+    Of several seeds, the line is the median, and a band reaches from the lowest to the highest.
+    """
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure.suptitle(title)
+    loss_ax, accuracy_ax = figure.subplots(1, 2)
+    loss_ax.set_yscale("log")
+    loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    # Spaced by the logarithm of the error, so that 99 % and 99.5 % differ; 0.01 lets 100 % be.
+    spacing = (lambda y: -np.log10(np.maximum(100.01 - y, 1e-3)), lambda t: 100.01 - 10**-t)
+    accuracy_ax.set_yscale("function", functions=spacing)
+    accuracy_ax.set_yticks([10, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 100])
+    for (label, record, part), (style, color) in zip(lines, STYLES, strict=False):
+        for ax, key, unit in (loss_ax, "loss", 1), (accuracy_ax, "accuracy", 100):
+            runs = [[epoch[f"{part}_{key}"] for epoch in run["epochs"]] for run in record["runs"]]
+            values = unit * np.array(list(zip_longest(*runs, fillvalue=np.nan)))  # (epochs, seeds)
+            epochs = range(1, len(values) + 1)
+            ax.plot(epochs, np.nanmedian(values, axis=1), style, color=color, label=label)
+            low, high = np.nanmin(values, axis=1), np.nanmax(values, axis=1)
+            ax.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
+    for ax, name in (loss_ax, "average loss (nats)"), (accuracy_ax, "accuracy (%)"):
+        ax.set(title=name, xlabel="epoch (of several seeds: median, lowest to highest)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("average loss (nats)")
-    # An accuracy axis would not part 99 % from 99.5 %.
-    axes[1].set(ylabel="error = 100 % - accuracy (%), at least 0.01", yscale="log")
-    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[1].yaxis.set_minor_locator(NullLocator())
-    axes[1].yaxis.set_major_formatter("{x:g}")
-
-
-def plot(record):
-    """Return the figure of a record: loss and error per epoch, train and test."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
-    label = "train (running average during the epoch, as trained)"
-    draw(axes, record, "train", label=label, color="tab:blue", linestyle="--")
-    label = f"{record['split']} (after the epoch)"
-    draw(axes, record, record["split"], label=label, color="tab:orange", linestyle="-")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    figure.suptitle(f"{record['title']}\n{final_figures(record)}")
+    figure.legend(*loss_ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
 # ---------------------------------------------------------------- command line
-
-
-def checked(kind, allowed, holds):
-    """Return an argparse type: a `kind` for which `holds`, else a message that says `allowed`."""
-
-    def parse(text):
-        with contextlib.suppress(ValueError):
-            if holds(value := kind(text)):
-                return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
-
-    return parse
-
-
-COUNT = checked(int, "a whole number from 1", lambda n: n >= 1)
-RATE = checked(float, "a number above 0, at most 1e38", lambda x: 0 < x <= 1e38)
-SEED = checked(int, "a whole number from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
-
-FLAGS = {
-    "epochs": (COUNT, "passes over the training images"),
-    "batch_size": (COUNT, "images per step"),
-    "lr": (RATE, "learning rate"),
+FLAGS = {  # type, lowest, highest, meaning
+    "epochs": (int, 1, 10_000, "passes over the training images"),
+    "batch_size": (int, 2, 10_000, "images per step"),
+    "lr": (float, 1e-6, 1000, "learning rate"),
 }
 
 
-def torch_device(name):
-    """Return the torch device of that name; "auto" is the accelerator where there is one."""
-    devices = ["cpu"]
+def parse_arguments(parser, argv, defaults):
+    """Return the arguments, and those hyperparameters among them that were given, as a dict."""
+    here, devices, add = Path(__file__).resolve().parent, ["cpu"], parser.add_argument
     if torch.accelerator.is_available():
-        devices.append(torch.accelerator.current_accelerator().type)
-    if name not in ["auto", *devices]:
-        raise argparse.ArgumentTypeError(f"{name!r} is not one of auto, {', '.join(devices)}")
-    return torch.device(devices[-1] if name == "auto" else name)
-
-
-def keep_freed_memory():
-    """Let freed blocks below 16 MiB stay with the process, where the C library is glibc.
-
-    Otherwise every step maps its larger activations anew, and page faults take up to a seventh of
-    its time, measured on two cores.
-    """
-    with contextlib.suppress(OSError):  # other systems have no such library
-        glibc = ctypes.CDLL("libc.so.6")
-        glibc.mallopt(-3, 16 << 20)  # M_MMAP_THRESHOLD
-        glibc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def parse_arguments(parser):
-    """Add the flags that are not hyperparameters, and parse; make the plots folder, or exit."""
-    here = Path(__file__).resolve().parent
-    add = parser.add_argument
-    add("--seeds", type=SEED, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
+        devices = [torch.accelerator.current_accelerator().type, "cpu"]
+    for key, (kind, _, _, meaning) in FLAGS.items():
+        flag = "--" + key.replace("_", "-")
+        add(flag, type=kind, metavar="X", help=f"{meaning} (default: {defaults[key]})")
+    add("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
     add("--validate", action="store_true", help="report on held-out training images")
-    add("--device", type=torch_device, default="auto", help="cpu, cuda, mps, ... (default: auto)")
+    add("--device", choices=["auto", *devices], default="auto", help="(default: auto)")
     add("--data-dir", type=Path, default=here / "data", help="(default: data beside the script)")
     add("--plots-dir", type=Path, default=here / "plots", help="(default: plots beside the script)")
-    args = parser.parse_args()
-    if len(set(args.seeds)) < len(args.seeds):
-        parser.error("argument --seeds: every seed may stand there once")
-    try:
-        args.plots_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=args.plots_dir) as file:
-            file.write(bytes(1 << 20))  # more than a usual run writes: finds a full disk now
-    except OSError as error:
-        sys.exit(f"Can't write into the folder {args.plots_dir} of --plots-dir: {error}")
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it loads or downloads, no traceback
-    return args
+    args = parser.parse_args(argv)
+    args.device = devices[0] if args.device == "auto" else args.device
+    given = {key: getattr(args, key) for key in FLAGS if getattr(args, key) is not None}
+    for key, value in given.items():
+        _, lowest, highest, _ = FLAGS[key]
+        if not lowest <= value <= highest:
+            flag = "--" + key.replace("_", "-")
+            parser.error(f"argument {flag}: {value} is not from {lowest} to {highest}")
+    args.plots_dir.mkdir(parents=True, exist_ok=True)
+    if not os.access(args.plots_dir, os.W_OK):  # better now than after the training
+        raise PermissionError(f"can't write into {args.plots_dir}")
+    return args, given
 
 
-def new_record(name, variant, title, settings, model, args):
-    """Return the content of a JSON file, before the first epoch."""
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    return {
-        "script": Path(__file__).name,
-        "name": name,
-        "variant": variant,
-        "title": title,
-        "split": "validation" if args.validate else "test",
-        "hyperparameters": settings,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "environment": {"python": platform.python_version(), **versions}
-        | {"device": args.device.type, "threads": torch.get_num_threads()},
-        "interrupted": True,  # until the last epoch is done
-        "runs": [],
-    }
-
-
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description="Train a 784-200-200-10 network on MNIST.")
-    for key, (kind, meaning) in FLAGS.items():
-        flag, help = "--" + key.replace("_", "-"), f"{meaning} (default: %(default)s)"
-        parser.add_argument(flag, type=kind, default=HYPERPARAMETERS[key], metavar="X", help=help)
-    args = parse_arguments(parser)
-    keep_freed_memory()
-    settings = {key: getattr(args, key) for key in HYPERPARAMETERS}
-    train_data, test_data = load_data(parser, args, settings["batch_size"])
-    record = new_record("q2_mlp", None, "MLP 784-200-200-10", settings, NeuralNetwork(), args)
-    train_seeds(record, args, train_data, test_data)
+    args, given = parse_arguments(parser, argv, HYPERPARAMETERS)
+    data = load_data(args.data_dir, args.validate, args.device)
+    train_seeds("q2_mlp", None, "Q2: MLP 784-200-200-10", HYPERPARAMETERS | given, args, *data)
 
 
 if __name__ == "__main__":
-    main()
+    for number in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number, signal.default_int_handler)
+    sys.stdout.reconfigure(line_buffering=True)  # so that a log file can be watched
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        sys.exit(f"Can't go on: {error}")
