@@ -1,8 +1,8 @@
-"""Write the README's tables from the JSON files of plots/ and experiments/.
+"""Fill the tables of README.md, report.md and experiments/README.md from the JSON files.
 
     python experiments/tables.py
 
-Replaces what stands between <!-- NAME --> and <!-- end --> in the README; a test compares them.
+A table stands between <!-- NAME --> and <!-- end -->; what is written there by hand is replaced.
 """
 
 import itertools
@@ -11,319 +11,232 @@ import re
 import statistics
 from pathlib import Path
 
+import numpy as np
+import search
+
 ROOT = Path(__file__).resolve().parent.parent
-STUDENT = 2.776  # 97.5 % quantile of Student's t with 4 degrees of freedom: five seeds
-LONG = "plots/long"  # question 3 with --epochs 40
-NAMES = {
+DOCUMENTS = [ROOT / name for name in ("README.md", "report.md", "experiments/README.md")]
+# 97.5 % quantiles of Student's t by degrees of freedom; 9,999 are those of an interval over images.
+STUDENT = {2: 4.303, 4: 2.776, 9: 2.262, 9999: 1.960}
+TITLES = {
     "q2_mlp": "Q2: MLP",
     "q3_cnn_base": "Q3 (b): CNN",
-    "q3_cnn_reg": "Q3 (c): with decay and dropout",
-    "q3_cnn_bn": "Q3 (d): with batch norm",
+    "q3_cnn_reg": "Q3 (c): weight decay and dropout",
+    "q3_cnn_bn_only": "Q3 (d): batch norm alone",
+    "q3_cnn_bn": "Q3 (d): batch norm and tweaks",
 }
 
 
-def load(folder, name):
-    """Return the content of a JSON file."""
-    return json.loads((ROOT / folder / f"{name}.json").read_text())
-
-
-def table(head, *rows):
+def table(head, rows):
     """Return a Markdown table; columns after the first are aligned to the right."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def final(record, key):
-    """Return `key` at the last epoch of each run."""
-    return [run["epochs"][-1][key] for run in record["runs"]]
-
-
-def mean_and_deviation(values, digits=2, sign=""):
-    """Return "mean ± sample standard deviation", of a single value the value."""
+def spread(values, digits=2):
+    """Return "mean ± sample standard deviation"; "diverged" if a run did not end."""
     if None in values:
         return "diverged"
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{sign}.{digits}f}{spread}"
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"  # rounded as the scripts do in their plots
 
 
-def results(folder="plots", names=NAMES):
+def interval(values):
+    """Return the mean of differences and Student's 95 % interval for it, signed."""
+    mean = statistics.mean(values)
+    half = STUDENT[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:+.2f}", f"{mean - half:+.2f} to {mean + half:+.2f}"
+
+
+# ---------------------------------------------------------------- the test set
+
+
+def load(name):
+    """Return the record of a network in plots/."""
+    return json.loads((ROOT / "plots" / f"{name}.json").read_text())
+
+
+def last(name, key):
+    """Return `key` at the last epoch of each run."""
+    return [run["epochs"][-1][key] for run in load(name)["runs"]]
+
+
+def results():
     """Return the table of the final figures on the test set."""
     rows = []
-    for name in names:
-        record = load(folder, name)
-        accuracy = [100 * value for value in final(record, "test_accuracy")]
-        wrong = [round(10_000 * (1 - value)) for value in final(record, "test_accuracy")]
-        rows.append(
-            [
-                NAMES[name],
-                f"{record['parameters']:,}",
-                mean_and_deviation(accuracy),
-                f"{min(accuracy):.2f} to {max(accuracy):.2f}",
-                f"{statistics.mean(wrong):.1f}",
-                mean_and_deviation(final(record, "test_loss"), 4),
-            ]
-        )
-    head = [
-        "network",
-        "parameters",
-        "test accuracy, %",
-        "range",
-        "mean wrong of 10,000",
-        "test loss",
-    ]
-    return table(head, *rows)
+    for name, title in TITLES.items():
+        accuracy = [100 * value for value in last(name, "test_accuracy")]
+        wrong = statistics.mean(100 * (100 - value) for value in accuracy)
+        loss = spread(last(name, "test_loss"), 4)
+        lowest_to_highest = f"{min(accuracy):.2f} to {max(accuracy):.2f}"
+        parameters = f"{load(name)['parameters']:,}"
+        rows.append([title, parameters, spread(accuracy), lowest_to_highest, f"{wrong:.1f}", loss])
+    head = ["network", "parameters", "test accuracy, %", "range", "wrong of 10,000", "test loss"]
+    return table(head, rows)
 
 
-def paired(folder="plots"):
-    """Return the table of the differences between variants, seed by seed, in points."""
+def errors(name):
+    """Return for each test image the share of the seeds, in %, that have it wrong."""
+    counts = [0] * 10_000
+    wrong = last(name, "wrong")
+    for index in itertools.chain(*wrong):
+        counts[index] += 100 / len(wrong)
+    return counts
+
+
+def paired():
+    """Return the table of the differences between variants, by seed and by image, in points."""
     rows = []
-    for names in ("base", "reg"), ("reg", "bn"), ("base", "bn"):
-        pair = [final(load(folder, f"q3_cnn_{name}"), "test_accuracy") for name in names]
-        differences = [100 * (after - before) for before, after in zip(*pair, strict=True)]
-        error = statistics.stdev(differences) / len(differences) ** 0.5
-        each = ", ".join(f"{difference:+.2f}" for difference in differences)
-        mean = mean_and_deviation(differences, sign="+")
-        ends = [statistics.mean(differences) + factor * error for factor in (-STUDENT, STUDENT)]
-        interval = "{:+.2f} to {:+.2f}".format(*ends)
-        rows.append([" → ".join(names), each, mean, f"{error:.3f}", interval])
-    head = ["", "seeds 0 to 4", "mean ± s.d.", "standard error of the mean", "95 % interval"]
-    return table(head, *rows)
+    for before, after in (
+        ("base", "reg"),
+        ("base", "bn_only"),
+        ("bn_only", "bn"),
+        ("reg", "bn"),
+        ("base", "bn"),
+    ):
+        names = f"q3_cnn_{before}", f"q3_cnn_{after}"
+        pairs = zip(*(last(name, "test_accuracy") for name in names), strict=True)
+        mean, over_seeds = interval([100 * (b - a) for a, b in pairs])
+        images = zip(*map(errors, names), strict=True)
+        _, over_images = interval([a - b for a, b in images])
+        rows.append([f"`{before}` → `{after}`", mean, over_seeds, over_images])
+    head = ["", "difference, points", "95 % interval over seeds", "95 % interval over images"]
+    return table(head, rows)
+
+
+def hyperparameters():
+    """Return the settings of every network, as its JSON has them."""
+    records = [load(name)["hyperparameters"] for name in TITLES]
+    rows = [
+        [f"`{key}`", *(f"{row[key]:g}" if key in row else "0" for row in records)]
+        for key in records[-1]
+    ]
+    return table(["", "Q2", "`base`", "`reg`", "`bn_only`", "`bn`"], rows)
+
+
+def epochs(name):
+    """Return the figures per epoch of a record, means over the seeds."""
+    rows = []
+    for column in zip(*(run["epochs"] for run in load(name)["runs"]), strict=True):
+        keys = "train_loss", "train_accuracy", "test_loss", "test_accuracy"
+        mean = {key: statistics.mean(epoch[key] for epoch in column) for key in keys}
+        figures = (f"{100 * v:.2f}" if "acc" in k else f"{v:.4f}" for k, v in mean.items())
+        rows.append([column[0]["epoch"], *figures])
+    head = ["epoch", "train loss", "train accuracy, %", "test loss", "test accuracy, %"]
+    return table(head, rows)
 
 
 def times():
     """Return the table of the seconds that training took."""
     rows = []
-    for name, title in NAMES.items():
-        record = load("plots", name)
+    for name, title in TITLES.items():
+        record = load(name)
         seconds = [[epoch["seconds"] for epoch in run["epochs"]] for run in record["runs"]]
-        rows.append(
-            [
-                title,
-                record["hyperparameters"]["epochs"],
-                f"{statistics.median(itertools.chain(*seconds)):.1f}",
-                f"{statistics.mean(map(sum, seconds)) / 60:.1f}",
-                record["environment"]["threads"],
-            ]
-        )
-    head = ["network", "epochs", "seconds per epoch (median)", "minutes per seed", "threads"]
-    return table(head, *rows)
+        median = f"{statistics.median(itertools.chain(*seconds)):.1f}"
+        minutes = f"{statistics.mean(map(sum, seconds)) / 60:.1f}"
+        rows.append([title, median, minutes, record["environment"]["threads"]])
+    return table(["network", "seconds per epoch (median)", "minutes per seed", "threads"], rows)
 
 
-def bare_run():
-    """Return the table of the minutes that a bare run of question 3 takes."""
-    run = load("experiments", "bare_run")
-    where = f"{run['cpu']}, {run['environment']['threads']} threads"
-    variants = [name for name in NAMES if name in run]
-    head = [where, *(f"{NAMES[name]}, {run[name]['epochs']} epochs" for name in variants)]
-    minutes = [run[name]["minutes"] for name in variants] + [run["whole_minutes"]]
-    return table([*head, "whole run"], ["minutes", *(f"{value:.1f}" for value in minutes)])
+# ---------------------------------------------------------------- held-out images
 
 
-def epochs(name, step=1):
-    """Return the figures per epoch of a record, means over the seeds."""
-    record = load("plots", name)
-    rows = []
-    for column in zip(*(run["epochs"] for run in record["runs"]), strict=True):
-        number = column[0]["epoch"]
-        if number % step == 0 or number in (1, 2, len(record["runs"][0]["epochs"])):
-            mean = {key: statistics.mean(epoch[key] for epoch in column) for key in column[0]}
-            rows.append(
-                [
-                    number,
-                    f"{mean['train_loss']:.4f}",
-                    f"{100 * mean['train_accuracy']:.2f}",
-                    f"{mean['test_loss']:.4f}",
-                    f"{100 * mean['test_accuracy']:.2f}",
-                ]
-            )
-    head = ["epoch", "train loss", "train accuracy, %", "test loss", "test accuracy, %"]
-    return table(head, *rows)
+def group(sweep):
+    """Return the finished runs of a sweep by settings: a list of (settings, {seed: run})."""
+    known = {
+        search.key(script, run["settings"], run["seed"]): run
+        for script in search.SCRIPTS
+        for run in search.load(script)
+    }
+    groups = {}
+    for script, settings, seed in search.jobs(sweep):
+        _, members = groups.setdefault(json.dumps(settings), (settings, {}))
+        members[seed] = known[search.key(script, settings, seed)]
+    return list(groups.values())
 
 
-def hyperparameters():
-    """Return the settings of every network, as its JSON has them."""
-    records = [load("plots", name)["hyperparameters"] for name in NAMES]
-    keys = list(dict.fromkeys(key for record in records for key in record))
-    rows = [[f"`{key}`", *(record.get(key, "–") for record in records)] for key in keys]
-    return table(["", "Q2", "Q3 (b)", "Q3 (c)", "Q3 (d)"], *rows)
+def accuracies(members, epoch=-1):
+    """Return the validation accuracy in % of each run after an epoch."""
+    values = [run["epochs"][epoch][3] for run in members.values()]
+    return [None if value is None else 100 * value for value in values]
 
 
-def percent(result, epoch=-1):
-    """Return the validation accuracy after an epoch in %."""
-    return f"{100 * result['epochs'][epoch][3]:.2f}"
+def losses(members):
+    """Return the validation loss of each run at its last epoch."""
+    return [run["epochs"][-1][2] for run in members.values()]
 
 
-def by_length(name, lengths):
-    """Return the validation accuracies of a search after several numbers of epochs.
+def sweep(name):
+    """Return the validation figures of a sweep, with a column for each setting that varies.
 
-    The rate is constant, so that a shorter run is the beginning of a longer one.
+    One noisy epoch at a constant rate can't decide, hence also the mean of the last three.
     """
-    rows = []
-    for result in load("experiments", name):
-        settings = result["settings"]
-        reached = [percent(result, n - 1) if n <= settings["epochs"] else "" for n in lengths]
-        rows.append([settings["batch_size"], settings["lr"], result["seed"], *reached])
-    return table(["batch size", "learning rate", "seed", *(f"{n} epochs" for n in lengths)], *rows)
+    rows, groups = [], group(name)
+    keys = list(dict.fromkeys(key for settings, _ in groups for key in settings))
+    varied = [key for key in keys if len({str(row.get(key)) for row, _ in groups}) > 1]
+    for settings, members in groups:
+        values = [settings.get(key, "") for key in varied]
+        values = [f"{value:g}" if isinstance(value, float | int) else value for value in values]
+        seeds, accuracy = len(members), accuracies(members)
+        late = [100 * e[3] for run in members.values() for e in run["epochs"][-3:] if e[3]]
+        late = f"{statistics.mean(late):.2f}" if late else ""
+        rows.append([*values, seeds, spread(accuracy), late, spread(losses(members), 4)])
+    head = [f"`{key}`" for key in varied]
+    head += ["seeds", "accuracy, %", "last 3 epochs, %", "loss"]
+    return table(head, rows)
 
 
-def search_q3_reg():
-    """Return the validation figures of weight decay and dropout; those of (b) come first."""
-    searched = load("experiments", "search_q3_reg")
-    chosen, groups = searched[0]["settings"], {}
-    for result in load("experiments", "search_q3_base") + searched:
-        settings = result["settings"]
-        if settings["lr"] == chosen["lr"]:
-            places = [0, settings.get("dropout"), settings.get("dropout")]
-            places = settings.get("tweak", [None, *places])[1:]
-            last = result["epochs"][chosen["epochs"] - 1]  # the rate is constant: a shorter run
-            groups.setdefault((settings["weight_decay"], *places), {})[result["seed"]] = last
-    rows = []
-    for setting, group in groups.items():
-        accuracy = mean_and_deviation([100 * epoch[3] for epoch in group.values()])
-        loss = statistics.mean(epoch[2] for epoch in group.values())
-        rows.append([*setting, ", ".join(map(str, group)), accuracy, f"{loss:.4f}"])
-    head = ["weight decay", "dropout before conv 2", "before linear 1", "before linear 2"]
-    return table([*head, "seeds", "validation accuracy, %", "validation loss"], *rows)
+RUNGS = [
+    "(b)",
+    "+ batch norm: `bn_only`",
+    "+ the higher rate, constant",
+    "+ one-cycle schedule",
+    "+ affine noise",
+    "+ weight decay: `bn`",
+]
 
 
-def search_q3_longer():
-    """Return the validation accuracies of longer training with dropout."""
-    rows = []
-    for result in load("experiments", "search_q3_longer"):
-        settings = result["settings"]
-        places = ", ".join(map(str, settings["tweak"][1:]))
-        accuracy = [100 * epoch[3] for epoch in result["epochs"]]
-        figures = [accuracy[17], accuracy[-1], statistics.mean(accuracy[-5:])]
-        row = [settings["batch_size"], settings["lr"], places, settings["epochs"]]
-        rows.append([*row, *(f"{figure:.2f}" for figure in figures)])
-    head = ["batch size", "learning rate", "dropout before conv 2, linear 1, linear 2", "epochs"]
-    return table([*head, "after 18 epochs, %", "at the end, %", "mean of the last 5, %"], *rows)
+def ladder():
+    """Return the figures from (b) to bn, one change at a time, and what each change brings."""
+    rows, before = [], None
+    for name, (_, members) in zip(RUNGS, group("ladder"), strict=True):
+        accuracy = accuracies(members)
+        gain = "", ""
+        if before:
+            gain = interval([b - a for a, b in zip(before, accuracy, strict=True)])
+        rows.append([name, spread(accuracy), spread(losses(members), 4), *gain])
+        before = accuracy
+    head = ["", "accuracy, %", "loss", "gain, points", "95 % interval of the gain"]
+    return table(head, rows)
 
 
-def search_q3_bn():
-    """Return the mean validation figures of each setting, named by what it changes in the first."""
-    results = load("experiments", "search_q3_bn")
-    start, groups = results[0]["settings"], {}
-    for result in results:
-        change = {k: v for k, v in result["settings"].items() if start.get(k) != v}
-        groups.setdefault(json.dumps(change), []).append(result)
-    rows = []
-    for change, group in groups.items():
-        accuracy = [100 * result["epochs"][-1][3] for result in group]
-        loss = mean_and_deviation([result["epochs"][-1][2] for result in group], 4)
-        changed = json.loads(change)
-        changed |= dict([changed.pop("tweak")]) if "tweak" in changed else {}
-        words = ", ".join(f"`{key}` {value}" for key, value in changed.items())
-        rows.append([words or "the recipe", len(group), mean_and_deviation(accuracy), loss])
-    return table(["changed", "seeds", "validation accuracy, %", "validation loss"], *rows)
-
-
-def ablation():
-    """Return the validation accuracy of the recipe with each tweak taken out, by length."""
-    results = load("experiments", "ablation_q3_bn")
-    recipe, groups = results[0]["settings"], {}
-    for result in results:
-        settings = result["settings"]
-        out = [key for key in recipe if key != "epochs" and settings[key] != recipe[key]]
-        name = f"without `{out[0]}`" if out else "the recipe"
-        group = groups.setdefault(name, {})
-        group.setdefault(settings["epochs"], []).append(100 * result["epochs"][-1][3])
-    lengths = sorted(groups["the recipe"])
-    rows = [
-        [name, *(mean_and_deviation(group[n]) if n in group else "" for n in lengths)]
-        for name, group in groups.items()
-    ]
-    return table(["validation accuracy, %", *(f"{n} epochs" for n in lengths)], *rows)
-
-
-def batch_norm_alone():
-    """Return the table of (b) without and with batch norm, after the same epochs."""
-    alone = load("experiments", "batch_norm_alone")
-    chosen, rows = alone[0]["settings"], []
-    for name, results in (
-        ("(b)", load("experiments", "search_q3_base")),
-        ("(b) with batch norm", alone),
-    ):
-        runs = [result for result in results if result["settings"]["lr"] == chosen["lr"]]
-        # The rate is constant: a shorter run is the beginning of a longer one.
-        values = [100 * run["epochs"][chosen["epochs"] - 1][3] for run in runs]
-        rows.append([name, *(f"{value:.2f}" for value in values), mean_and_deviation(values)])
-    seeds = [f"seed {run['seed']}" for run in alone]
-    return table(["validation accuracy, %", *seeds, "mean ± s.d."], *rows)
-
-
-def learning_rates():
-    """Return validation accuracy by learning rate, of (b), (b) with batch norm, and (d)."""
-    found = {"(b)": {}, "(b) with batch norm": {}, "(d), the peak of its schedule": {}}
-    names = list(found)
-    for result in load("experiments", "learning_rates_q3"):
-        settings = result["settings"]
-        name = names[settings["batch_norm"] + settings.get("one_cycle", False)]
-        found[name][settings["lr"]] = percent(result)
-    rates = sorted(found[names[-1]])
-    rows = [[name, *(row.get(rate, "") for rate in rates)] for name, row in found.items()]
-    return table(["learning rate", *rates], *rows)
+def rates():
+    """Return the accuracy after two epochs by learning rate, without and with batch norm."""
+    found = {False: {}, True: {}}
+    for settings, members in group("rates"):
+        found[settings["batch_norm"]][settings["lr"]] = f"{accuracies(members)[0]:.2f}"
+    rows = [[name, *found[norm].values()] for norm, name in ((False, "(b)"), (True, "`bn_only`"))]
+    return table(["learning rate", *found[True]], rows)
 
 
 def speed():
-    """Return the ratios of the benchmark, a column per network."""
-    measured = load("experiments", "benchmark")
-    where = f"{measured['environment']['cpu']}, {measured['environment']['threads']} threads"
-    ratios = measured["ratios"]
-    names = list(dict.fromkeys(name for row in ratios.values() for name in row))
-    rows = [[name, *(ratios[case].get(name, "") for case in NAMES)] for name in names]
-    head = f"ratio of times ({where})"
-    return table([head, "Q2", "Q3 (b)", "Q3 (c)", "Q3 (d)"], *rows)
-
-
-def memory():
-    """Return the memory and start-up time of whole runs, beyond those of the imports."""
-    runs = load("experiments", "benchmark")["whole_runs"]
-    rows = [
-        [
-            title,
-            runs[name]["peak_mb_above_imports"],
-            runs[name]["seconds_to_first_step_beyond_imports"],
+    """Return the ratios of the benchmark, and time and memory of one epoch of each script."""
+    measured = json.loads((search.RESULTS / "benchmark.json").read_text())
+    seconds = {tuple(key): value for *key, value in measured["epoch_seconds"]}
+    threads = sorted({key[2] for key in seconds})
+    rows = []
+    for name, title in TITLES.items():
+        ratios = [
+            f"{seconds[name, 'ours', n] / seconds[name, kind, n]:.2f}"
+            for kind in ("tutorial", "ours, default layout")
+            for n in threads
         ]
-        for name, title in NAMES.items()
-    ]
-    return table(["network", "peak memory, MB", "seconds to the first step"], *rows)
-
-
-def architecture():
-    """Return the code of the CNN as it stands in the script."""
-    code = (ROOT / "q3_cnn.py").read_text()
-    return (
-        "```python\n"
-        + re.search(r"class NeuralNetwork.*?\n\n\n", code, re.DOTALL)[0].strip()
-        + "\n```"
-    )
-
-
-BLOCKS = {
-    "results": results,
-    "paired": paired,
-    "results long": lambda: results(LONG, list(NAMES)[1:]),
-    "paired long": lambda: paired(LONG),
-    "times": times,
-    "bare run": bare_run,
-    "hyperparameters": hyperparameters,
-    "epochs q2": lambda: epochs("q2_mlp"),
-    "epochs base": lambda: epochs("q3_cnn_base", 5),
-    "epochs reg": lambda: epochs("q3_cnn_reg", 5),
-    "epochs bn": lambda: epochs("q3_cnn_bn", 5),
-    "search q2": lambda: by_length("search_q2", [5, 10, 15, 18, 20, 25, 30]),
-    "search base": lambda: by_length("search_q3_base", [5, 10, 13, 14, 15, 18, 20]),
-    "search reg": search_q3_reg,
-    "search longer": search_q3_longer,
-    "search bn": search_q3_bn,
-    "ablation": ablation,
-    "batch norm alone": batch_norm_alone,
-    "learning rates": learning_rates,
-    "architecture": architecture,
-    "speed": speed,
-    "memory": memory,
-}
+        ours = [f"{seconds[name, 'ours', n]:.1f}" for n in threads]
+        rows.append([title, *ours, *ratios, *measured["one_epoch_run"][name]])
+    head = ["network"]
+    for text in "seconds of training per epoch", "/ the tutorial's", "/ the default layout's":
+        head += [f"{text}, {n} thread{'s' * (n > 1)}" for n in threads]
+    return table([*head, "one epoch from the command on, s", "peak memory, MB"], rows)
 
 
 def fill(text):
@@ -335,6 +248,12 @@ def fill(text):
     return re.sub(r"(<!-- ((?!end)[\w ]+) -->)\n.*?(<!-- end -->)", block, text, flags=re.DOTALL)
 
 
+BLOCKS = {"results": results, "paired": paired, "hyperparameters": hyperparameters, "times": times}
+BLOCKS |= {f"epochs {name}": lambda name=name: epochs(name) for name in TITLES}
+BLOCKS |= {name: lambda name=name: sweep(name) for name in search.SWEEPS}
+BLOCKS |= {"ladder": ladder, "rates": rates, "speed": speed}
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(fill(document.read_text()))

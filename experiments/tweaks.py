@@ -1,55 +1,32 @@
-"""What q3_cnn.py can't do, for the searches: each tweak replaces something in the script."""
+"""What the scripts can't do, for the searches: context managers that change them while inside."""
 
-from types import SimpleNamespace
+import contextlib
+from functools import partial
+from unittest import mock
 
-import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import q3_cnn
 
 
-def place_dropout(script, convolution, first, last):
-    """Drop these shares before the second convolution (whole channels) and the linear layers."""
-    network = script.NeuralNetwork
+@contextlib.contextmanager
+def dropout_places(shares):
+    """Drop these shares of the inputs of conv 2 (whole channels) and of both linear layers."""
 
-    def build(batch_norm, _):
-        model = network(batch_norm)
-        model.convolutions.insert(3, nn.Dropout2d(convolution))
-        model.linears[1].p, model.linears[5].p = first, last
-        return model
+    def drop(share, layer, inputs):
+        dropout = F.dropout2d if isinstance(layer, nn.Conv2d) else F.dropout
+        return dropout(inputs[0], share, layer.training)
 
-    script.NeuralNetwork = build
+    class Placed(q3_cnn.NeuralNetwork):
+        def __init__(self, *args):
+            super().__init__(*args)
+            layers = [layer for layer in self.stack if isinstance(layer, nn.Conv2d | nn.Linear)]
+            for layer, share in zip(layers[1:], shares, strict=True):
+                layer.register_forward_pre_hook(partial(drop, share))
 
-
-def average_weights(script, decay):
-    """Evaluate the exponential moving average of the weights and of batch norm's statistics."""
-    train_loop, test_loop, averages = script.train_loop, script.test_loop, []
-
-    def train(batches, model, loss_fn, optimizer):
-        if not averages:
-            mean = get_ema_multi_avg_fn(decay)
-            average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
-            optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
-            averages.append(average)
-        return train_loop(batches, model, loss_fn, optimizer)
-
-    script.train_loop = train
-    script.test_loop = lambda batches, _, loss_fn: test_loop(batches, averages[0], loss_fn)
+    with mock.patch.object(q3_cnn, "NeuralNetwork", Placed):
+        yield
 
 
-def bend(script, pixels):
-    """Bend the images beside the affine maps: smooth random shifts, normal, of that s.d. in pixels.
-
-    The shifts are drawn on a grid of 5 x 5 places and interpolated. After the elastic distortions
-    of Simard, Steinkraus, Platt 2003, which smooth a shift per pixel instead.
-    """
-
-    def affine_grid(theta, size, **options):
-        shifts = pixels / 14 * torch.randn(size[0], 2, 5, 5)  # the unit is 14 pixels
-        shifts = F.interpolate(shifts, size[2:], mode="bicubic")
-        return F.affine_grid(theta, size, **options) + shifts.permute(0, 2, 3, 1)
-
-    script.F = SimpleNamespace(affine_grid=affine_grid, grid_sample=F.grid_sample)
-
-
-TWEAKS = {"place_dropout": place_dropout, "average_weights": average_weights, "bend": bend}
+TWEAKS = {"dropout_places": dropout_places}
