@@ -1,0 +1,103 @@
+"""The documents' tables and figures are those of the JSON files, and what they name is there."""
+
+import json
+import re
+import sys
+
+import pytest
+from conftest import ROOT
+from torch import nn
+
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import search
+import tables
+
+import q2_mlp
+import q3_cnn
+
+DOCUMENTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in tables.DOCUMENTS}
+EACH = pytest.mark.parametrize("name", DOCUMENTS)
+SETTINGS = {"q2_mlp": q2_mlp.HYPERPARAMETERS} | {
+    f"q3_cnn_{variant}": row for variant, row in q3_cnn.HYPERPARAMETERS.items()
+}
+
+
+@EACH
+def test_tables_come_from_the_files(name):
+    assert tables.fill(DOCUMENTS[name]) == DOCUMENTS[name]
+
+
+@EACH
+def test_every_table_with_figures_is_made_by_the_program(name):
+    rest = re.sub(r"<!-- [\w ]+ -->\n.*?<!-- end -->", "", DOCUMENTS[name], flags=re.DOTALL)
+    assert not re.search(r"^\|.*\d\.\d.*\|$", rest, re.MULTILINE)
+
+
+@EACH
+def test_prose_names_no_figure_that_no_table_has(name):
+    prose = re.sub(
+        r"<!-- [\w ]+ -->\n.*?<!-- end -->|```.*?```|## Versions.*",
+        "",
+        DOCUMENTS[name],
+        flags=re.DOTALL,
+    )
+    tabled = "\n".join(re.findall(r"^\|.*\|$", "\n".join(DOCUMENTS.values()), re.MULTILINE))
+    figures = set(re.findall(r"(?<![\w.])[+-]?\d+\.\d+(?![\w.])", prose))
+    known = set(re.findall(r"\d+\.\d+", tabled))
+    assert {figure.lstrip("+-") for figure in figures} <= known | {"3.10"}  # Python's version
+
+
+def test_every_table_of_the_program_is_shown():
+    shown = re.findall(r"<!-- ((?!end)[\w ]+) -->", "\n".join(DOCUMENTS.values()))
+    assert set(shown) == set(tables.BLOCKS)
+
+
+def test_a_changed_number_is_noticed():
+    report = DOCUMENTS["report.md"]
+    number = re.search(r"\d\d\.\d\d ± \d\.\d\d", report)
+    changed = report[: number.start()] + "99.99" + report[number.start() + 5 :]
+    assert tables.fill(changed) == report != changed
+
+
+@EACH
+def test_linked_and_named_files_are_there(name):
+    text, folder = DOCUMENTS[name], (ROOT / name).parent
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)\)", text):
+        assert (folder / target).exists(), target
+    for program in re.findall(r"[\w/]+\.py\b", text):
+        assert (ROOT / program).exists(), program
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_committed_results_are_of_the_scripts_as_they_are(name):
+    record = json.loads((ROOT / "plots" / f"{name}.json").read_text())
+    assert record["hyperparameters"] == SETTINGS[name]
+    assert (record["split"], record["interrupted"]) == ("test", False)
+    assert [run["seed"] for run in record["runs"]] == list(range(10))
+    assert all(len(run["epochs"]) == SETTINGS[name]["epochs"] for run in record["runs"])
+    assert (ROOT / "plots" / f"{name}.png").exists()
+
+
+def test_every_recorded_search_run_belongs_to_a_sweep_and_none_is_missing_or_twice():
+    recorded = [
+        search.key(script, run["settings"], run["seed"])
+        for script in search.SCRIPTS
+        for run in search.load(script)
+    ]
+    assert sorted(recorded) == sorted(
+        {search.key(*job) for s in search.SWEEPS for job in search.jobs(s)}
+    )
+
+
+def test_network_in_the_report_is_that_of_base():
+    code = re.search(r"```python\n(model = .*?)```", DOCUMENTS["report.md"], re.DOTALL)[1]
+    names = {"nn": nn}
+    exec(code, names)
+    off = nn.Identity, nn.Dropout
+    stack = [layer for layer in q3_cnn.NeuralNetwork().stack if not isinstance(layer, off)]
+    assert str(nn.Sequential(*stack)) == str(names["model"])
+
+
+def test_readme_is_short():
+    assert len(DOCUMENTS["README.md"].splitlines()) <= 120
