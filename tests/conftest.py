@@ -1,7 +1,7 @@
-"""Small data in MNIST's own file format, and the real scripts as subprocesses."""
+"""Small data in the format of MNIST, and the scripts: in this process or in one of their own."""
 
 import contextlib
-import ctypes
+import io
 import json
 import os
 import shutil
@@ -9,11 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+torch.set_num_threads(1)
 
 
 def write_idx(path, array):
@@ -26,7 +30,7 @@ def write_idx(path, array):
 def write_mnist(folder, train=600, test=200):
     """Write four IDX files of `train` and `test` images that a network can learn, below `folder`.
 
-    The image of digit d is noise with a bright 8 x 8 square at a place of its own.
+    The image of digit d is noise with a bright 8 x 7 rectangle at a place of its own.
     """
     rng = np.random.default_rng(0)
     for part, count in ("train", train), ("t10k", test):
@@ -54,6 +58,40 @@ def mnist_dir():
     return Path(os.environ["MNIST_DIR"]).resolve()
 
 
+# --- the scripts in this process ---
+
+
+def call(script, data_dir, plots_dir, *flags):
+    """Call main() of an imported script; return what it exits with, and the lines it printed."""
+    folders = ["--device", "cpu", "--data-dir", data_dir, "--plots-dir", plots_dir]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            code = script.main([str(flag) for flag in [*folders, *flags]]) or 0
+        except SystemExit as error:
+            code = error.code
+    return code, printed.getvalue().splitlines()
+
+
+def load(path):
+    """Return the content of a JSON file; NaN and Infinity are none."""
+    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def check_png(path):
+    """Check that it is a figure, not an empty canvas, and wide enough for a page."""
+    image = matplotlib.image.imread(path)
+    assert image.shape[1] >= 1400
+    assert image.shape[0] >= 600
+    assert image.std() > 0.01
+
+
+# --- the scripts in a process of their own ---
+
+
 def script_command(script, *flags):
     """Return the command line that runs a script of the project with these flags."""
     return [sys.executable, str(ROOT / script), *map(str, flags)]
@@ -74,90 +112,12 @@ def run_script(script, *flags, cwd=None, preexec_fn=None, **changes):
         env=script_environment(**changes),
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=300,
     )
-
-
-# Has the packages imported, and runs each script that stdin names in a process forked from there.
-FORK = """
-import json, multiprocessing, os, runpy, sys
-import matplotlib.pyplot, torchvision, tqdm
-
-def run(command, environment, outputs):
-    os.environ.clear()
-    os.environ.update(environment)
-    for number, path in enumerate(outputs, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.argv = command
-    runpy.run_path(command[0], run_name="__main__")
-
-for line in sys.stdin:
-    child = multiprocessing.get_context("fork").Process(target=run, args=json.loads(line))
-    child.start()
-    child.join(300)
-    child.kill()
-    child.join()
-    print(child.exitcode, flush=True)
-"""
-
-
-@pytest.fixture(scope="session")
-def run_forked(tmp_path_factory):
-    """Return a run_script that saves the seconds of importing torch; not for how it starts."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs fork")
-    folder = tmp_path_factory.mktemp("outputs")
-    outputs = [folder / "stdout", folder / "stderr"]
-    with subprocess.Popen(
-        [sys.executable, "-c", FORK],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=script_environment(),
-    ) as server:
-
-        def run(script, *flags, **changes):
-            command = script_command(script, *flags)[1:]
-            task = command, script_environment(**changes), [str(path) for path in outputs]
-            print(json.dumps(task), file=server.stdin, flush=True)
-            code = int(server.stdout.readline())
-            texts = (path.read_text(encoding="utf-8") for path in outputs)
-            return subprocess.CompletedProcess(command, code, *texts)
-
-        yield run
-
-
-def complaint(result, code=1):
-    """Return the line on stderr of a script that ended so; only argparse puts its usage before."""
-    assert result.returncode == code, result.stderr
-    usage, line = result.stderr.splitlines()[:-1], result.stderr.splitlines()[-1]
-    assert all(text.startswith(("usage: ", "  ")) for text in usage) if code == 2 else not usage
-    return line
 
 
 def copy_script(script, folder):
     """Copy one script alone into `folder`; return its path there."""
     folder.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copy(ROOT / script, folder))
-
-
-def obey_permissions():
-    """Take from root, in a process about to start, the right to write in spite of permissions."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
-
-
-@contextlib.contextmanager
-def read_only(*folders):
-    """Make the folders read-only; give the preexec_fn that lets this hold for root."""
-    for folder in folders:
-        folder.chmod(0o555)
-    try:
-        for folder in folders:
-            probe = subprocess.run(["test", "-w", folder], preexec_fn=obey_permissions)
-            if probe.returncode == 0:
-                pytest.skip("this root may write into read-only folders")
-        yield obey_permissions
-    finally:
-        for folder in folders:
-            folder.chmod(0o755)

@@ -1,40 +1,35 @@
 """The same seed gives the same numbers, in whatever company, and evaluating changes nothing."""
 
-import json
-
 import pytest
 import torch
+from conftest import call, load
 
 import q2_mlp
 import q3_cnn
 
-NETWORKS = [
-    (q2_mlp, None),
-    (q3_cnn, "base"),
-    (q3_cnn, "reg"),
-    (q3_cnn, "bn"),
-]
-IDS = ["q2", "base", "reg", "bn"]
+NETWORKS = pytest.mark.parametrize(
+    ("script", "variant"),
+    [(q2_mlp, None), (q3_cnn, "base"), (q3_cnn, "reg"), (q3_cnn, "bn")],
+    ids=["q2", "base", "reg", "bn"],
+)
 
 
 def without_seconds(path):
     """Return the content of a JSON file but for the seconds, which no two runs have alike."""
-    record = json.loads(path.read_text())
+    record = load(path)
     for run in record["runs"]:
         for epoch in run["epochs"]:
             del epoch["seconds"]
     return record
 
 
-@pytest.mark.parametrize(("module", "variant"), NETWORKS, ids=IDS)
-def test_same_seed_twice_and_seeds_apart(run_forked, small_mnist, tmp_path, module, variant):
-    script = module.__name__ + ".py"
-    flags = ["--variant", variant] if variant else []
+@NETWORKS
+def test_same_seed_twice_and_seeds_apart(small_mnist, tmp_path, script, variant):
+    flags = ["--epochs", 2, *(["--variant", variant] if variant else [])]
     records = []
     for i, seeds in enumerate([[0, 1], [0, 1], [1]]):
-        folders = ["--data-dir", small_mnist, "--plots-dir", tmp_path / str(i)]
-        result = run_forked(script, *flags, "--epochs", 2, "--seeds", *seeds, *folders)
-        assert result.returncode == 0, result.stderr
+        torch.rand(i)  # whatever was drawn before
+        assert call(script, small_mnist, tmp_path / str(i), *flags, "--seeds", *seeds)[0] == 0
         (path,) = (tmp_path / str(i)).glob("*.json")
         records.append(without_seconds(path))
     together, again, apart = records
@@ -43,10 +38,10 @@ def test_same_seed_twice_and_seeds_apart(run_forked, small_mnist, tmp_path, modu
     assert together["runs"][0]["epochs"] != together["runs"][1]["epochs"]
 
 
-@pytest.mark.parametrize(("module", "variant"), NETWORKS, ids=IDS)
-def test_evaluating_does_not_disturb_training(module, variant, monkeypatch):
+@NETWORKS
+def test_evaluating_does_not_disturb_training(script, variant, monkeypatch):
     """After each epoch or only after the last, on these images or on others: the same network."""
-    rows = module.HYPERPARAMETERS
+    rows = script.HYPERPARAMETERS
     settings = (rows[variant] if variant else rows) | {"epochs": 3}
     generator = torch.Generator().manual_seed(0)
 
@@ -56,19 +51,19 @@ def test_evaluating_does_not_disturb_training(module, variant, monkeypatch):
 
     train_data, test_data, other_data = data(300), data(100), data(7)
 
-    def train(test_data):
-        """Return the figures of the epochs: those of training, and those of the test."""
-        epochs = module.train({"seed": 3}, settings, train_data, test_data, "cpu")
-        return list(zip(*epochs, strict=True))
+    def figures(test_data, part):
+        _, epochs, code = script.train(settings, 3, train_data, test_data, "test")
+        assert code == 0
+        return [(epoch[f"{part}_loss"], epoch[f"{part}_accuracy"]) for epoch in epochs]
 
-    train_figures, test_figures = train(test_data)
-    assert train(other_data)[0] == train_figures
+    train_figures, test_figures = figures(test_data, "train"), figures(test_data, "test")
+    assert figures(other_data, "train") == train_figures
 
-    test_loop, calls = module.test_loop, []
+    test_loop, calls = script.test_loop, []
 
     def only_after_the_last(*args):
         calls.append(args)
-        return test_loop(*args) if len(calls) == settings["epochs"] else None
+        return test_loop(*args) if len(calls) == 3 else (9.0, 0.0)
 
-    monkeypatch.setattr(module, "test_loop", only_after_the_last)
-    assert train(test_data) == [train_figures, (None, None, test_figures[-1])]
+    monkeypatch.setattr(script, "test_loop", only_after_the_last)
+    assert figures(test_data, "test") == [(9, 0), (9, 0), test_figures[-1]]

@@ -12,14 +12,28 @@ from torchvision.transforms import ToTensor
 import q2_mlp
 import q3_cnn
 
-CPU = torch.device("cpu")
 SCRIPTS = pytest.mark.parametrize("script", [q2_mlp, q3_cnn], ids=["q2_mlp", "q3_cnn"])
+BASE = {q2_mlp: q2_mlp.HYPERPARAMETERS, q3_cnn: q3_cnn.HYPERPARAMETERS["base"]}
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """Return a data folder whose 300 training images leave a last batch of 44 after four of 64."""
     return write_mnist(tmp_path_factory.mktemp("data"), train=300, test=70)
+
+
+@pytest.fixture
+def schedule(monkeypatch):
+    """Let Q3's train_loop be called as Q2's: with a schedule that does nothing."""
+    loop = q3_cnn.train_loop
+
+    class Schedule:
+        def step(self):
+            pass
+
+    monkeypatch.setattr(
+        q3_cnn, "train_loop", lambda *args: loop(*args, *[Schedule()] * (5 - len(args)))
+    )
 
 
 def tutorial_epoch(dataloader, model, loss_fn, optimizer):
@@ -55,21 +69,21 @@ def tutorial_test(dataloader, model, loss_fn):
 
 
 @SCRIPTS
-@pytest.mark.parametrize("train", [True, False])
-def test_batches_are_those_of_dataloader_and_totensor(script, train, data_dir):
-    data = script.load_mnist(data_dir, train, CPU)
-    dataset = MNIST(data_dir, train=train, transform=ToTensor())
-    assert len(data[0]) == len(dataset)
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(7))
-    for ours, theirs in (
-        (script.batches(data, 64, order), DataLoader(dataset, 64, sampler=order.tolist())),
-        (script.batches(data, 64), DataLoader(dataset, 64)),
-    ):
-        for (X, y), (X_theirs, y_theirs) in zip(ours, theirs, strict=True):
-            assert X.dtype == X_theirs.dtype
-            assert y.dtype == y_theirs.dtype
-            assert torch.equal(X, X_theirs)
-            assert torch.equal(y, y_theirs)
+def test_batches_are_those_of_dataloader_and_totensor(script, data_dir):
+    for train in True, False:
+        data = script.load_mnist(data_dir, train, "cpu")
+        dataset = MNIST(data_dir, train=train, transform=ToTensor())
+        assert len(data[0]) == len(dataset)
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(7))
+        for ours, theirs in (
+            (script.batches(data, 64, order), DataLoader(dataset, 64, sampler=order.tolist())),
+            (script.batches(data, 64), DataLoader(dataset, 64)),
+        ):
+            for (X, y), (X_theirs, y_theirs) in zip(ours, theirs, strict=True):
+                assert X.dtype == X_theirs.dtype
+                assert y.dtype == y_theirs.dtype
+                assert torch.equal(X, X_theirs)
+                assert torch.equal(y, y_theirs)
 
 
 def test_every_byte_becomes_what_totensor_makes_of_it():
@@ -79,39 +93,36 @@ def test_every_byte_becomes_what_totensor_makes_of_it():
 
 
 @SCRIPTS
-def test_training_is_that_of_the_tutorial(script, data_dir, monkeypatch):
+def test_training_is_that_of_the_tutorial(script, data_dir):
     """Two epochs of train() with base's settings, ten steps, against the tutorial's loops."""
-    train_data, test_data = (script.load_mnist(data_dir, train, CPU) for train in (True, False))
-    network, models = script.NeuralNetwork, []
-    monkeypatch.setattr(
-        script, "NeuralNetwork", lambda *flags: models.append(network(*flags)) or models[-1]
-    )
-    settings = {"epochs": 2, "batch_size": 64, "lr": 0.1}
-    figures = list(script.train({"seed": 5}, settings, train_data, test_data, CPU))
+    train_data, test_data = (script.load_mnist(data_dir, train, "cpu") for train in (True, False))
+    settings = BASE[script] | {"epochs": 2, "lr": 0.1}
+    trained, epochs, code = script.train(settings, 5, train_data, test_data, "test")
 
     torch.manual_seed(5)
-    model = network()
+    model = script.NeuralNetwork()
     shuffle = torch.Generator().manual_seed(5)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train_set, test_set = (MNIST(data_dir, train=t, transform=ToTensor()) for t in (True, False))
-    expected = []
-    for _ in range(2):
+    for figures in epochs:
         order = torch.randperm(300, generator=shuffle).tolist()
-        trained = tutorial_epoch(
-            DataLoader(train_set, 64, sampler=order), model, loss_fn, optimizer
-        )
-        expected.append((trained, tutorial_test(DataLoader(test_set, 64), model, loss_fn)))
-
-    assert_close(torch.tensor(figures), torch.tensor(expected), rtol=1e-5, atol=0)
-    for ours, theirs in zip(models[0].parameters(), model.parameters(), strict=True):
+        loader = DataLoader(train_set, 64, sampler=order)
+        expected = [
+            *tutorial_epoch(loader, model, loss_fn, optimizer),
+            *tutorial_test(DataLoader(test_set, 64), model, loss_fn),
+        ]
+        keys = ["train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+        assert [figures[key] for key in keys] == pytest.approx(expected, rel=1e-5)
+    assert (len(epochs), code) == (2, 0)
+    for ours, theirs in zip(trained.parameters(), model.parameters(), strict=True):
         assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @SCRIPTS
-def test_figures_are_means_over_samples(script, data_dir):
+def test_figures_are_means_over_samples(script, data_dir, schedule):
     """Ten images in batches of 4, 4 and 2: a mean of batch means would differ."""
-    images, labels = script.load_mnist(data_dir, True, CPU)
+    images, labels = script.load_mnist(data_dir, True, "cpu")
     data = images[:10], labels[:10]
     torch.manual_seed(0)
     model, loss_fn = script.NeuralNetwork(), nn.CrossEntropyLoss()
@@ -131,8 +142,8 @@ def test_figures_are_means_over_samples(script, data_dir):
     assert trained == pytest.approx((loss, 0.7))
 
 
-def test_evaluation_neither_drops_nor_normalises_by_the_batch(data_dir):
-    data = q3_cnn.load_mnist(data_dir, True, CPU)
+def test_evaluation_neither_drops_nor_normalises_by_the_batch(data_dir, schedule):
+    data = q3_cnn.load_mnist(data_dir, True, "cpu")
     torch.manual_seed(0)
     model, loss_fn = q3_cnn.NeuralNetwork(batch_norm=True, dropout=0.5), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -140,16 +151,28 @@ def test_evaluation_neither_drops_nor_normalises_by_the_batch(data_dir):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     one, other = (q3_cnn.test_loop(q3_cnn.batches(data, n), model, loss_fn) for n in (7, 500))
     assert one == pytest.approx(other)
-    wrong = q3_cnn.wrong_images(q3_cnn.batches(data, 100), model)
-    assert len(wrong) == round((1 - one[1]) * len(data[1]))
+    model.train()  # predict() sees to it itself
+    probability = q3_cnn.predict(q3_cnn.batches(data, 100), model)
+    assert_close(probability.sum(1), torch.ones(300))
+    assert (probability.argmax(1) == data[1]).float().mean().item() == pytest.approx(one[1])
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     q3_cnn.train_loop(q3_cnn.batches(data, 64), model, loss_fn, optimizer)
     assert model.training
 
 
-@SCRIPTS
-def test_each_epoch_has_a_permutation_of_its_own(script, data_dir, monkeypatch):
-    data = script.load_mnist(data_dir, True, CPU)
+@pytest.mark.parametrize(
+    ("script", "settings"),
+    [
+        (q2_mlp, q2_mlp.HYPERPARAMETERS),
+        *((q3_cnn, q3_cnn.HYPERPARAMETERS[v]) for v in ("reg", "bn")),
+    ],
+    ids=["q2", "reg", "bn"],
+)
+def test_each_epoch_has_a_permutation_drawn_by_a_generator_of_its_own(
+    script, settings, data_dir, monkeypatch
+):
+    """The same one for all networks, whatever else they draw."""
+    data = script.load_mnist(data_dir, True, "cpu")
     batches, orders = script.batches, []
 
     def noted(data, batch_size, order=None):
@@ -157,10 +180,11 @@ def test_each_epoch_has_a_permutation_of_its_own(script, data_dir, monkeypatch):
         return batches(data, batch_size, order)
 
     monkeypatch.setattr(script, "batches", noted)
+    expected = []
     for seed in 0, 1:
-        settings = {"epochs": 2, "batch_size": 64, "lr": 0.1}
-        list(script.train({"seed": seed}, settings, data, data, CPU))
+        script.train(settings | {"epochs": 2}, seed, data, data, "test")
+        generator = torch.Generator().manual_seed(seed)
+        expected += [torch.randperm(300, generator=generator).tolist() for _ in range(2)]
     shuffled = [order.tolist() for order in orders if order is not None]
-    assert all(sorted(order) == list(range(300)) for order in shuffled)
-    assert len(set(map(tuple, shuffled))) == 4
+    assert shuffled == expected
     assert len(orders) - len(shuffled) >= 4  # evaluation needs no order
