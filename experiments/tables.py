@@ -188,11 +188,11 @@ def sweep(name):
 
 RUNGS = [
     "(b)",
-    "+ batch norm: `bn_only`",
-    "+ the higher rate, constant",
-    "+ one-cycle schedule",
-    "+ affine noise",
-    "+ weight decay: `bn`",
+    "and batch norm: `bn_only`",
+    "and the higher rate, constant",
+    "and one-cycle schedule",
+    "and affine noise",
+    "and weight decay: `bn`",
 ]
 
 
