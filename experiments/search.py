@@ -156,6 +156,7 @@ def main():
     if args.list:
         for sweep in SWEEPS:
             print(f"{sweep:12} {len(jobs(sweep)):3} runs, {len(missing[sweep]):3} of them missing")
+        return
     todo = {name: job for sweep in args.sweeps for name, job in missing[sweep].items()}
     RESULTS.mkdir(exist_ok=True)
     with ProcessPoolExecutor(args.workers) as pool:

@@ -142,7 +142,7 @@ def times():
 
 
 def group(sweep):
-    """Return the finished runs of a sweep by settings: a list of (settings, {seed: run})."""
+    """Return the finished runs of a sweep by settings: a list of (settings, runs)."""
     known = {
         search.key(script, run["settings"], run["seed"]): run
         for script in search.SCRIPTS
@@ -150,20 +150,20 @@ def group(sweep):
     }
     groups = {}
     for script, settings, seed in search.jobs(sweep):
-        _, members = groups.setdefault(json.dumps(settings), (settings, {}))
-        members[seed] = known[search.key(script, settings, seed)]
+        _, runs = groups.setdefault(json.dumps(settings), (settings, []))
+        runs.append(known[search.key(script, settings, seed)])
     return list(groups.values())
 
 
-def accuracies(members, epoch=-1):
-    """Return the validation accuracy in % of each run after an epoch."""
-    values = [run["epochs"][epoch][3] for run in members.values()]
+def accuracies(runs):
+    """Return the validation accuracy in % of each run at its last epoch."""
+    values = [run["epochs"][-1][3] for run in runs]
     return [None if value is None else 100 * value for value in values]
 
 
-def losses(members):
+def losses(runs):
     """Return the validation loss of each run at its last epoch."""
-    return [run["epochs"][-1][2] for run in members.values()]
+    return [run["epochs"][-1][2] for run in runs]
 
 
 def sweep(name):
@@ -174,13 +174,13 @@ def sweep(name):
     rows, groups = [], group(name)
     keys = list(dict.fromkeys(key for settings, _ in groups for key in settings))
     varied = [key for key in keys if len({str(row.get(key)) for row, _ in groups}) > 1]
-    for settings, members in groups:
+    for settings, runs in groups:
         values = [settings.get(key, "") for key in varied]
         values = [f"{value:g}" if isinstance(value, float | int) else value for value in values]
-        seeds, accuracy = len(members), accuracies(members)
-        late = [100 * e[3] for run in members.values() for e in run["epochs"][-3:] if e[3]]
+        late = [100 * e[3] for run in runs for e in run["epochs"][-3:] if e[3]]
         late = f"{statistics.mean(late):.2f}" if late else ""
-        rows.append([*values, seeds, spread(accuracy), late, spread(losses(members), 4)])
+        figures = spread(accuracies(runs)), late, spread(losses(runs), 4)
+        rows.append([*values, len(runs), *figures])
     head = [f"`{key}`" for key in varied]
     head += ["seeds", "accuracy, %", "last 3 epochs, %", "loss"]
     return table(head, rows)
@@ -199,12 +199,12 @@ RUNGS = [
 def ladder():
     """Return the figures from (b) to bn, one change at a time, and what each change brings."""
     rows, before = [], None
-    for name, (_, members) in zip(RUNGS, group("ladder"), strict=True):
-        accuracy = accuracies(members)
+    for name, (_, runs) in zip(RUNGS, group("ladder"), strict=True):
+        accuracy = accuracies(runs)
         gain = "", ""
         if before:
             gain = interval([b - a for a, b in zip(before, accuracy, strict=True)])
-        rows.append([name, spread(accuracy), spread(losses(members), 4), *gain])
+        rows.append([name, spread(accuracy), spread(losses(runs), 4), *gain])
         before = accuracy
     head = ["", "accuracy, %", "loss", "gain, points", "95 % interval of the gain"]
     return table(head, rows)
@@ -213,8 +213,8 @@ def ladder():
 def rates():
     """Return the accuracy after two epochs by learning rate, without and with batch norm."""
     found = {False: {}, True: {}}
-    for settings, members in group("rates"):
-        found[settings["batch_norm"]][settings["lr"]] = f"{accuracies(members)[0]:.2f}"
+    for settings, runs in group("rates"):
+        found[settings["batch_norm"]][settings["lr"]] = spread(accuracies(runs))
     rows = [[name, *found[norm].values()] for norm, name in ((False, "(b)"), (True, "`bn_only`"))]
     return table(["learning rate", *found[True]], rows)
 
