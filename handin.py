@@ -23,14 +23,7 @@ import typst
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = "q2_mlp.py", "q3_cnn.py"
-RESULTS = {  # name in plots/: script and variant
-    "q2_mlp": ("q2_mlp.py", None),
-    "q3_cnn_base": ("q3_cnn.py", "base"),
-    "q3_cnn_reg": ("q3_cnn.py", "reg"),
-    "q3_cnn_bn_only": ("q3_cnn.py", "bn_only"),
-    "q3_cnn_bn": ("q3_cnn.py", "bn"),
-}
-TODO = """Left to do by hand:
+NEXT_STEPS = """Left to do by hand:
   1. Read the PDF once from the first page to the last.
   2. Upload it on Gradescope and assign its pages to the questions.
   3. Upload q2_mlp.py and q3_cnn.py where Gradescope asks for the code.
@@ -41,14 +34,13 @@ from it, name it among your sources, and hand in what you wrote yourself."""
 def check_script(name):
     """Refuse a script that can't run where it is alone; return its HYPERPARAMETERS."""
     try:
-        source = (HERE / name).read_text(encoding="utf-8")
-        compile(source, name, "exec")
+        tree = ast.parse((HERE / name).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         sys.exit(f"{name} doesn't compile: {error}")
 
     requirements = (HERE / "requirements.txt").read_text(encoding="utf-8")
     known = {*sys.stdlib_module_names, *re.findall(r"^[\w-]+", requirements, re.MULTILINE)}
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             modules = ["." * node.level + (node.module or "")]
@@ -56,12 +48,11 @@ def check_script(name):
             if module.split(".")[0] not in known:
                 sys.exit(f"{name} imports {module}, which requirements.txt doesn't name")
 
-    # Only the assignments above HELD_OUT are run: importing the script would import torch.
-    above = ast.parse(source.partition("\nHELD_OUT")[0])
-    above.body = [node for node in above.body if isinstance(node, ast.Assign)]
+    # Only the constants are made: importing the script would import torch.
+    tree.body = [node for node in tree.body if isinstance(node, ast.Assign)]
     namespace = {}
     try:
-        exec(compile(above, name, "exec"), namespace)
+        exec(compile(tree, name, "exec"), namespace)
         return namespace["HYPERPARAMETERS"]
     except Exception as error:  # whatever an edited script may raise
         sys.exit(f"{name}: can't read its hyperparameters: {error!r}")
@@ -106,13 +97,12 @@ def to_typst(name):
         if kind in ("RawInline", "RawBlock") and not content[1].startswith("<!--"):
             sys.exit(f"{name} has HTML that the PDF can't show: {content[1].splitlines()[0]}")
 
-    # Questions 2 and 3 belong beside question 1, not below a title of their own.
-    blocks, lift = document["blocks"], []
-    titles = [block for block in blocks if block["t"] == "Header" and block["c"][0] == 1]
-    if name == "report.md" and len(titles) == 1:
-        blocks.remove(titles[0])
-        lift = ["--shift-heading-level-by=-1"]
-    body = pypandoc.convert_text(json.dumps(document), "typst", "json", extra_args=lift)
+    # Questions 2 and 3 belong beside question 1: the shift makes away with the report's own title.
+    titles = [
+        block for block in document["blocks"] if block["t"] == "Header" and block["c"][0] == 1
+    ]
+    shift = ["--shift-heading-level-by=-1"] if name == "report.md" and len(titles) == 1 else []
+    body = pypandoc.convert_text(json.dumps(document), "typst", "json", extra_args=shift)
     return body.replace("&  &", "& quad quad &")  # as wide a gap as LaTeX leaves for &&
 
 
@@ -125,9 +115,10 @@ def main(argv=None):
     if not args.name.strip():
         sys.exit('Whose homework is it? Say --name "..."')
 
-    settings = {name: check_script(name) for name in SCRIPTS}
-    for name, (script, variant) in RESULTS.items():
-        check_result(name, settings[script].get(variant) if variant else settings[script])
+    q2, q3 = map(check_script, SCRIPTS)
+    check_result("q2_mlp", q2)
+    for variant, settings in q3.items():
+        check_result(f"q3_cnn_{variant}", settings)
     template = (HERE / "handin.typ").read_text(encoding="utf-8")
     parts = template, to_typst("q1_softmax_derivation.md"), "#pagebreak()", to_typst("report.md")
     try:
@@ -140,7 +131,7 @@ def main(argv=None):
     (folder / "homework6.pdf").write_bytes(pdf)
     for name in SCRIPTS:
         (folder / name).write_bytes((HERE / name).read_bytes())
-    print(f"Wrote homework6.pdf, {' and '.join(SCRIPTS)} into {folder}.\n{TODO}")
+    print(f"Wrote homework6.pdf, {' and '.join(SCRIPTS)} into {folder}.\n{NEXT_STEPS}")
 
 
 if __name__ == "__main__":

@@ -142,9 +142,9 @@ def train(settings, seed, train_data, test_data, split):
             if not math.isfinite(train_loss + test_loss):
                 print(f"seed {seed}, epoch {epoch}: the loss is not finite, try a smaller --lr")
                 return model, epochs, 1
-            figures = {"epoch": epoch, "train_loss": train_loss, "train_accuracy": train_accuracy}
-            figures |= {f"{split}_loss": test_loss, f"{split}_accuracy": test_accuracy}
-            epochs.append(figures | {"seconds": seconds})
+            metrics = {"epoch": epoch, "train_loss": train_loss, "train_accuracy": train_accuracy}
+            metrics |= {f"{split}_loss": test_loss, f"{split}_accuracy": test_accuracy}
+            epochs.append(metrics | {"seconds": seconds})
             line = f"seed {seed:2}  epoch {epoch:2}  {seconds:5.1f} s"
             line += f"  train loss {train_loss:.4f}  train accuracy {train_accuracy:7.2%}"
             print(f"{line}  {split} loss {test_loss:.4f}  {split} accuracy {test_accuracy:7.2%}")
@@ -154,8 +154,8 @@ def train(settings, seed, train_data, test_data, split):
 
 
 def train_seeds(name, variant, title, settings, args, train_data, test_data):
-    """Train once per seed, write figures and plot even if cut short; return the last network."""
-    split, runs = "validation" if args.validate else "test", []
+    """Train once per seed, write metrics and plot even if cut short; return the last network."""
+    split, runs = ("validation" if args.validate else "test"), []
     print(f"{title} on {args.device}: {settings}")
     for seed in args.seeds:
         model, epochs, exit_code = train(settings, seed, train_data, test_data, split)
@@ -178,7 +178,7 @@ def train_seeds(name, variant, title, settings, args, train_data, test_data):
             "runs": runs,
         }
         save(args, name + ".json", record)
-        title += f": {final_figures(record)}"
+        title += f": {final_metrics(record)}"
         lines = [("train (running average)", record, "train"), (split, record, split)]
         save(args, name + ".png", plot(title, lines))
         print(title)
@@ -204,14 +204,14 @@ def save(args, name, content):
 STYLES = (".--", "#0072B2"), (".-", "#D55E00"), (".-.", "#009E73"), (".:", "black")
 
 
-def final_figures(record):
+def final_metrics(record):
     """Return the figures of the last epoch, never the best: mean ± sample standard deviation."""
     split, last = record["split"], [run["epochs"][-1] for run in record["runs"]]
     accuracy = [100 * epoch[f"{split}_accuracy"] for epoch in last]
     loss = np.mean([epoch[f"{split}_loss"] for epoch in last])
     spread = f" ± {np.std(accuracy, ddof=1):.2f} %, {len(last)} seeds" if len(last) > 1 else " %"
     text = f"{split} loss {loss:.4f}, accuracy {np.mean(accuracy):.2f}{spread}"
-    return text + ", interrupted" * record["interrupted"]
+    return text + (", interrupted" if record["interrupted"] else "")
 
 
 def plot(title, lines):
@@ -219,12 +219,12 @@ def plot(title, lines):
 
     Of several seeds, the line is the median, and a band reaches from the lowest to the highest.
     """
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     loss_ax, accuracy_ax = figure.subplots(1, 2)
     loss_ax.set_yscale("log")
     loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    # Spaced by the logarithm of the error, so that 99 % and 99.5 % differ; 0.01 lets 100 % be.
+    # Spaced by the logarithm of the error: 99 and 99.5 % differ. The 0.01 keeps 100 % finite.
     spacing = (lambda y: -np.log10(np.maximum(100.01 - y, 1e-3)), lambda t: 100.01 - 10**-t)
     accuracy_ax.set_yscale("function", functions=spacing)
     accuracy_ax.set_yticks([10, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 100])

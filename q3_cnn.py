@@ -42,23 +42,23 @@ BASE = {
     "one_cycle": False,
     "batch_norm": False,
     "weight_decay": 0.0,
-    "dropout": 0.0,  # share of the inputs of both linear layers that is zeroed in training
-    "affine": 0.0,  # strength of the random maps of the training images
+    "dropout": 0.0,  # probability, before both linear layers
+    "affine": 0.0,  # strength of the random affine augmentation
 }
 REG = BASE | {"weight_decay": 1e-5, "dropout": 0.25}
 BN_ONLY = BASE | {"batch_norm": True}
 BN = BN_ONLY | {
-    "lr": 0.5,  # the peak; at this rate base does not train
+    "lr": 0.5,  # the peak; base does not train at this rate if it is constant
     "one_cycle": True,
     "weight_decay": 5e-4,
     "affine": 0.1,
 }
 HYPERPARAMETERS = {"base": BASE, "reg": REG, "bn_only": BN_ONLY, "bn": BN}
 TITLES = {
-    "base": "(b) plain",
+    "base": "(b) CNN",
     "reg": "(c) weight decay and dropout",
-    "bn_only": "(d) batch norm",
-    "bn": "(d) batch norm, higher rate, affine noise",
+    "bn_only": "(d) batch norm alone",
+    "bn": "(d) batch norm and tweaks",
 }
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
@@ -165,7 +165,7 @@ def test_loop(dataloader, model, loss_fn):
 def random_affine(X, strength):
     """Return X (B, 1, 28, 28), each image under an affine map of its own near the identity.
 
-    The six coefficients have uniform noise of up to ± strength: 0.1 moves by up to 1.4 pixels.
+    The six coefficients have uniform noise of up to ± strength; 0.1 moves corners by up to 4 px.
     """
     noise = strength * (2 * torch.rand(len(X), 2, 3, device=X.device) - 1)
     theta = torch.eye(2, 3, device=X.device) + noise
@@ -178,15 +178,16 @@ def train(settings, seed, train_data, test_data, split):
     torch.manual_seed(seed)
     shuffle = torch.Generator().manual_seed(seed)  # its own: nothing else draws from it
     model = NeuralNetwork(settings["batch_norm"], settings["dropout"]).to(train_data[0].device)
-    if train_data[0].device.type == "cpu":  # there convolutions take half the time so
+    if train_data[0].device.type == "cpu":  # there convolutions are mostly faster so
         model = model.to(memory_format=torch.channels_last)
     loss_fn = nn.CrossEntropyLoss()
     lr, weight_decay = settings["lr"], settings["weight_decay"]
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, weight_decay=weight_decay)
-    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
     if settings["one_cycle"]:
         steps = settings["epochs"] * math.ceil(len(train_data[1]) / settings["batch_size"])
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, cycle_momentum=False)
+    else:
+        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)  # stays at lr
     epochs = []
     try:
         for epoch in range(1, settings["epochs"] + 1):
@@ -201,14 +202,15 @@ def train(settings, seed, train_data, test_data, split):
             if not math.isfinite(train_loss + test_loss):
                 print(f"seed {seed}, epoch {epoch}: the loss is not finite, try a smaller --lr")
                 return model, epochs, 1
-            figures = {"epoch": epoch, "train_loss": train_loss, "train_accuracy": train_accuracy}
-            figures |= {f"{split}_loss": test_loss, f"{split}_accuracy": test_accuracy}
-            epochs.append(figures | {"seconds": seconds})
+            metrics = {"epoch": epoch, "train_loss": train_loss, "train_accuracy": train_accuracy}
+            metrics |= {f"{split}_loss": test_loss, f"{split}_accuracy": test_accuracy}
+            epochs.append(metrics | {"seconds": seconds})
             line = f"seed {seed:2}  epoch {epoch:2}  {seconds:5.1f} s"
             line += f"  train loss {train_loss:.4f}  train accuracy {train_accuracy:7.2%}"
             print(f"{line}  {split} loss {test_loss:.4f}  {split} accuracy {test_accuracy:7.2%}")
-        guesses = predict(batches(test_data, EVAL_BATCH), model).argmax(1)
-        epochs[-1]["wrong"] = (guesses != test_data[1]).nonzero().flatten().tolist()  # indices
+        # Which images are wrong, so that variants can be compared image by image.
+        predicted = predict(batches(test_data, EVAL_BATCH), model).argmax(1)
+        epochs[-1]["wrong"] = (predicted != test_data[1]).nonzero().flatten().tolist()
     except KeyboardInterrupt:
         return model, epochs, 130
     return model, epochs, 0
@@ -222,8 +224,8 @@ def predict(dataloader, model):
 
 
 def train_seeds(name, variant, title, settings, args, train_data, test_data):
-    """Train once per seed, write figures and plot even if cut short; return the last network."""
-    split, runs = "validation" if args.validate else "test", []
+    """Train once per seed, write metrics and plot even if cut short; return the last network."""
+    split, runs = ("validation" if args.validate else "test"), []
     print(f"{title} on {args.device}: {settings}")
     for seed in args.seeds:
         model, epochs, exit_code = train(settings, seed, train_data, test_data, split)
@@ -246,7 +248,7 @@ def train_seeds(name, variant, title, settings, args, train_data, test_data):
             "runs": runs,
         }
         save(args, name + ".json", record)
-        title += f": {final_figures(record)}"
+        title += f": {final_metrics(record)}"
         lines = [("train (running average)", record, "train"), (split, record, split)]
         save(args, name + ".png", plot(title, lines))
         print(title)
@@ -272,14 +274,14 @@ def save(args, name, content):
 STYLES = (".--", "#0072B2"), (".-", "#D55E00"), (".-.", "#009E73"), (".:", "black")
 
 
-def final_figures(record):
+def final_metrics(record):
     """Return the figures of the last epoch, never the best: mean ± sample standard deviation."""
     split, last = record["split"], [run["epochs"][-1] for run in record["runs"]]
     accuracy = [100 * epoch[f"{split}_accuracy"] for epoch in last]
     loss = np.mean([epoch[f"{split}_loss"] for epoch in last])
     spread = f" ± {np.std(accuracy, ddof=1):.2f} %, {len(last)} seeds" if len(last) > 1 else " %"
     text = f"{split} loss {loss:.4f}, accuracy {np.mean(accuracy):.2f}{spread}"
-    return text + ", interrupted" * record["interrupted"]
+    return text + (", interrupted" if record["interrupted"] else "")
 
 
 def plot(title, lines):
@@ -287,12 +289,12 @@ def plot(title, lines):
 
     Of several seeds, the line is the median, and a band reaches from the lowest to the highest.
     """
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     loss_ax, accuracy_ax = figure.subplots(1, 2)
     loss_ax.set_yscale("log")
     loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    # Spaced by the logarithm of the error, so that 99 % and 99.5 % differ; 0.01 lets 100 % be.
+    # Spaced by the logarithm of the error: 99 and 99.5 % differ. The 0.01 keeps 100 % finite.
     spacing = (lambda y: -np.log10(np.maximum(100.01 - y, 1e-3)), lambda t: 100.01 - 10**-t)
     accuracy_ax.set_yscale("function", functions=spacing)
     accuracy_ax.set_yticks([10, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 100])
@@ -315,17 +317,17 @@ def plot(title, lines):
 
 
 def plot_wrong(title, model, data):
-    """Return a figure of the images, 50 at most, that the model has wrong, the surest first."""
-    probability, guesses = predict(batches(data, EVAL_BATCH), model).max(1)
-    wrong = [i for i in probability.argsort(descending=True).tolist() if guesses[i] != data[1][i]]
+    """Return a figure of the images, 50 at most, that are wrong, the most confident first."""
+    probability, predicted = predict(batches(data, EVAL_BATCH), model).max(1)
+    wrong = [i for i in probability.argsort(descending=True).tolist() if predicted[i] != data[1][i]]
     figure = Figure(figsize=(10, 6), layout="constrained")
-    figure.suptitle(f"{title}: {len(wrong)} of {len(guesses):,} wrong (label → guess, probability)")
+    figure.suptitle(f"{title}: {len(wrong)} of {len(data[1]):,} wrong (label → guess, probability)")
     axes = figure.subplots(5, 10).ravel()
     for ax in axes:
         ax.axis("off")
     for ax, i in zip(axes, wrong, strict=False):
         ax.imshow(data[0][i].numpy(force=True), cmap="gray_r")
-        ax.set_title(f"{data[1][i]} → {guesses[i]}, {probability[i]:.0%}", fontsize=9)
+        ax.set_title(f"{data[1][i]} → {predicted[i]}, {probability[i]:.0%}", fontsize=9)
     return figure
 
 
@@ -340,7 +342,7 @@ def compare(args, rows):
             record = {}
         wanted = {"hyperparameters": settings, "seeds": args.seeds, "interrupted": False}
         if not wanted.items() <= record.items():
-            print(f"No comparison: {path} is missing, broken, or of other settings or seeds.")
+            print(f"No comparison: {path} is missing, incomplete, or of other settings or seeds.")
             return
         lines.append((TITLES[variant], record, split))
     save(args, "q3_cnn_comparison.png", plot(f"Q3: the CNNs on the {split} images", lines))
@@ -351,11 +353,11 @@ FLAGS = {  # type, lowest, highest, meaning
     "epochs": (int, 1, 10_000, "passes over the training images"),
     "batch_size": (int, 2, 10_000, "images per step"),
     "lr": (float, 1e-6, 1000, "learning rate"),
-    "one_cycle": (int, 0, 1, "1: one-cycle schedule with that rate as its peak, 0: constant rate"),
+    "one_cycle": (int, 0, 1, "1: one-cycle schedule that peaks at --lr, 0: constant rate"),
     "batch_norm": (int, 0, 1, "1: batch norm after every ReLU, 0: none"),
     "weight_decay": (float, 0, 1, "weight decay"),
-    "dropout": (float, 0, 0.99, "share of the inputs of both linear layers that is zeroed"),
-    "affine": (float, 0, 1, "noise on the six coefficients of the images' affine maps"),
+    "dropout": (float, 0, 0.99, "dropout probability before both linear layers"),
+    "affine": (float, 0, 1, "strength of the random affine augmentation"),
 }
 
 

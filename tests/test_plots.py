@@ -106,11 +106,11 @@ def test_several_seeds_are_median_and_band_and_a_shorter_one_is_drawn():
         assert (values.min(), values.max()) == pytest.approx((low, high))
 
 
-def test_final_figures_are_mean_and_sample_deviation_of_the_last_epochs():
-    text = q2_mlp.final_figures(make_record([0.99, 0.92], [0.91, 0.94], split="validation"))
+def test_final_metrics_are_mean_and_sample_deviation_of_the_last_epochs():
+    text = q2_mlp.final_metrics(make_record([0.99, 0.92], [0.91, 0.94], split="validation"))
     assert text == "validation loss 0.0800, accuracy 92.00 ± 1.41 %, 2 seeds"
-    assert q3_cnn.final_figures(make_record([0.99, 0.9])) == "test loss 0.1100, accuracy 89.00 %"
-    text = q2_mlp.final_figures(make_record([0.9], interrupted=True))
+    assert q3_cnn.final_metrics(make_record([0.99, 0.9])) == "test loss 0.1100, accuracy 89.00 %"
+    text = q2_mlp.final_metrics(make_record([0.9], interrupted=True))
     assert text.endswith("accuracy 89.00 %, interrupted")
 
 
@@ -126,7 +126,7 @@ def test_title_says_part_and_final_figure(small_mnist, tmp_path, monkeypatch, sc
     script.main([*argv, "--epochs", "1", *(["--variant", "reg"] if script is q3_cnn else [])])
     text = saved[f"{name}.png"].get_suptitle()
     assert text.startswith(title)
-    assert script.final_figures(saved[f"{name}.json"]) in text
+    assert script.final_metrics(saved[f"{name}.json"]) in text
     (legend,) = saved[f"{name}.png"].legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["train (running average)", "test"]
