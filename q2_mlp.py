@@ -219,7 +219,7 @@ def plot(title, lines):
 
     Of several seeds, the line is the median, and a band reaches from the lowest to the highest.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 3.7), layout="constrained")
     figure.suptitle(title)
     loss_ax, accuracy_ax = figure.subplots(1, 2)
     loss_ax.set_yscale("log")

@@ -289,7 +289,7 @@ def plot(title, lines):
 
     Of several seeds, the line is the median, and a band reaches from the lowest to the highest.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 3.7), layout="constrained")
     figure.suptitle(title)
     loss_ax, accuracy_ax = figure.subplots(1, 2)
     loss_ax.set_yscale("log")
@@ -320,7 +320,7 @@ def plot_wrong(title, model, data):
     """Return a figure of the images, 50 at most, that are wrong, the most confident first."""
     probability, predicted = predict(batches(data, EVAL_BATCH), model).max(1)
     wrong = [i for i in probability.argsort(descending=True).tolist() if predicted[i] != data[1][i]]
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     figure.suptitle(f"{title}: {len(wrong)} of {len(data[1]):,} wrong (label → guess, probability)")
     axes = figure.subplots(5, 10).ravel()
     for ax in axes:

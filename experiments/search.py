@@ -1,6 +1,6 @@
 """Searches and ablations on the 10,000 held-out training images; the test set is never read.
 
-    python experiments/search.py --list     the sweeps, and how many of their runs are missing
+    python experiments/search.py            the sweeps, and how many of their runs are missing
     python experiments/search.py ladder     train what results/ does not have yet
     python experiments/search.py base rates --workers 2
 
@@ -17,16 +17,18 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
 sys.path.insert(0, str(ROOT))  # for the two scripts
-from tweaks import TWEAKS  # noqa: E402
-
 import q2_mlp  # noqa: E402
 import q3_cnn  # noqa: E402
 
@@ -48,8 +50,16 @@ REG_18 = BASE | {"epochs": 18, "dropout": 0.25, "weight_decay": 1e-5}
 PLACED = REG_18 | {"dropout": 0.0}
 PLACES = [[0.1, 0.25, 0.25], [0.0, 0.25, 0.5], [0.0, 0.5, 0.25], [0.0, 0.0, 0.5], [0.1, 0.25, 0.5]]
 STRONGER = BN | {"affine": 0.15}
-CONSTANT = BN_ONLY | {"lr": BN["lr"]}
-LADDER = [BASE, BN_ONLY, CONSTANT, CONSTANT | {"one_cycle": True}, BN | {"weight_decay": 0.0}, BN]
+CONSTANT = BN_ONLY | {"lr": 0.3}
+ONE_CYCLE = {"one_cycle": True, "lr": BN["lr"]}
+LADDER = [BASE, BN_ONLY, CONSTANT, BN_ONLY | ONE_CYCLE, BN | {"weight_decay": 0.0}, BN]
+PEAKS = [BASE | ONE_CYCLE | {"lr": 0.3}, BASE | ONE_CYCLE]
+FACTORIAL = [
+    row | {"affine": affine}
+    for pair in ((BASE, PEAKS[0]), (BN_ONLY, BN_ONLY | ONE_CYCLE))  # with the peaks that they stand
+    for row in pair
+    for affine in (0.0, BN["affine"])
+]
 
 # Settings and seeds of each sweep.
 SWEEPS = {
@@ -77,7 +87,7 @@ SWEEPS = {
         (vary(REG_18, dropout=[0.15, 0.4]), [1]),
         (vary(REG_18, weight_decay=[1e-4]), [1]),
         ([REG_18], range(3)),
-        (vary(REG, weight_decay=[0.0, 1e-4]), range(3)),
+        (vary(REG, weight_decay=[0.0, 1e-5, 1e-4]), range(3)),
     ],
     "places": [
         (vary(PLACED, dropout_places=PLACES), [1]),
@@ -96,8 +106,18 @@ SWEEPS = {
         ([BN, STRONGER, STRONGER | {"lr": 1.0}], range(3)),
         (vary(STRONGER | {"weight_decay": 0.0}, lr=[0.5, 1.0]), range(3)),
         ([STRONGER | {"epochs": 15}], range(2)),
+        ([BN | {"weight_decay": 1e-3}], range(3)),
+        ([BN | {"weight_decay": 2e-3}], [0]),
+        ([BN | {"batch_norm": False, "lr": 0.3}], range(5)),
     ],
-    "ladder": [(LADDER, range(3))],
+    "constant": [(vary(BN_ONLY, lr=[0.2, 0.3, 0.5, 1.0]), range(3))],
+    "peaks": [
+        (PEAKS, range(5)),
+        ([PEAKS[1] | {"affine": BN["affine"]}], range(5)),
+        ([PEAKS[1] | {"lr": 1.0}], [0]),
+    ],
+    "ladder": [(LADDER, range(5))],
+    "factorial": [(FACTORIAL, range(5))],
 }
 
 
@@ -122,17 +142,35 @@ def load(script):
     return json.loads(path.read_text()) if path.exists() else []
 
 
+def dropout_at(shares):
+    """Patch the CNN to drop these shares of the inputs of conv 2 (whole channels), both linear."""
+
+    def drop(share, layer, inputs):
+        dropout = F.dropout2d if isinstance(layer, nn.Conv2d) else F.dropout
+        return dropout(inputs[0], share, layer.training)
+
+    class Placed(q3_cnn.NeuralNetwork):
+        def __init__(self, *args):
+            super().__init__(*args)
+            layers = [layer for layer in self.stack if isinstance(layer, nn.Conv2d | nn.Linear)]
+            for layer, share in zip(layers[1:], shares, strict=True):
+                layer.register_forward_pre_hook(partial(drop, share))
+
+    return mock.patch.object(q3_cnn, "NeuralNetwork", Placed)
+
+
 def train(script, settings, seed, data_dir):
     """Train on 50,000 images with one thread; return the run as results/ keeps it."""
     torch.set_num_threads(1)
     start = time.perf_counter()
-    plain = {name: value for name, value in settings.items() if name not in TWEAKS}
-    with contextlib.ExitStack() as stack:
-        silence = stack.enter_context(open(os.devnull, "w"))
-        stack.enter_context(contextlib.redirect_stdout(silence))
-        stack.enter_context(contextlib.redirect_stderr(silence))  # the progress bars of an epoch
-        for name in settings.keys() & TWEAKS.keys():
-            stack.enter_context(TWEAKS[name](settings[name]))
+    plain = {name: value for name, value in settings.items() if name != "dropout_places"}
+    places = settings.get("dropout_places")
+    with (
+        dropout_at(places) if places else contextlib.nullcontext(),
+        open(os.devnull, "w") as silence,
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),  # the progress bars of an epoch
+    ):
         data = SCRIPTS[script].load_data(data_dir, True, "cpu")
         _, epochs, _ = SCRIPTS[script].train(plain, seed, *data, "validation")
     names = "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"
@@ -145,7 +183,6 @@ def train(script, settings, seed, data_dir):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=", ".join(SWEEPS))
-    parser.add_argument("--list", action="store_true", help="list the sweeps")
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
     parser.add_argument("--workers", type=int, default=2, help="runs at once, one thread each")
     args = parser.parse_args()
@@ -153,7 +190,9 @@ def main():
     missing = {
         sweep: {key(*job): job for job in jobs(sweep) if key(*job) not in known} for sweep in SWEEPS
     }
-    if args.list:
+    if unknown := set(args.sweeps) - set(SWEEPS):
+        parser.error(f"no such sweep: {', '.join(unknown)}")
+    if not args.sweeps:
         for sweep in SWEEPS:
             print(f"{sweep:12} {len(jobs(sweep)):3} runs, {len(missing[sweep]):3} of them missing")
         return

@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import statistics
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import search
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / name for name in ("README.md", "report.md", "experiments/README.md")]
 # 97.5 % quantiles of Student's t by degrees of freedom; 9,999 are those of an interval over images.
-STUDENT = {2: 4.303, 4: 2.776, 9: 2.262, 9999: 1.960}
+STUDENT = {4: 2.776, 9: 2.262, 9999: 1.960}
 TITLES = {
     "q2_mlp": "Q2: MLP",
     "q3_cnn_base": "Q3 (b): CNN",
@@ -77,11 +78,9 @@ def results():
 
 def errors(name):
     """Return for each test image the share of the seeds, in %, that have it wrong."""
-    counts = [0] * 10_000
     wrong = last(name, "wrong")
-    for index in itertools.chain(*wrong):
-        counts[index] += 100 / len(wrong)
-    return counts
+    counts = np.bincount(np.concatenate(wrong), minlength=10_000)
+    return (100 * counts / len(wrong)).tolist()
 
 
 def paired():
@@ -189,9 +188,9 @@ def sweep(name):
 RUNGS = [
     "(b)",
     "and batch norm: `bn_only`",
-    "and the higher rate, constant",
-    "and one-cycle schedule",
-    "and affine noise",
+    "and the best higher rate, constant: 0.3",
+    "and one-cycle schedule, peak 0.5",
+    "and affine augmentation",
     "and weight decay: `bn`",
 ]
 
@@ -208,6 +207,28 @@ def ladder():
         before = accuracy
     head = ["", "accuracy, %", "loss", "gain, points", "95 % interval of the gain"]
     return table(head, rows)
+
+
+def factorial():
+    """Return the figures of all eight combinations of batch norm, schedule and affine."""
+    rows = []
+    for settings, runs in group("factorial"):
+        used = ["yes" if settings[key] else "no" for key in ("batch_norm", "one_cycle", "affine")]
+        rows.append(
+            [*used, f"{settings['lr']:g}", spread(accuracies(runs)), spread(losses(runs), 4)]
+        )
+    return table(["batch norm", "one-cycle", "affine", "rate", "accuracy, %", "loss"], rows)
+
+
+def effects():
+    """Return what each of the three brings: alone, on average over the others, on top of both."""
+    cells = np.array([accuracies(runs) for _, runs in group("factorial")]).reshape(2, 2, 2, -1)
+    rows = []
+    for axis, name in enumerate(["batch norm", "one-cycle schedule", "affine augmentation"]):
+        gains = cells.take(1, axis) - cells.take(0, axis)  # (2, 2, seeds)
+        several = gains[0, 0], gains.mean((0, 1)), gains[1, 1]
+        rows.append([name, *("{} ({})".format(*interval(gain.tolist())) for gain in several)])
+    return table(["gain, points", "alone", "on average", "on top of the other two"], rows)
 
 
 def rates():
@@ -232,11 +253,53 @@ def speed():
             for n in threads
         ]
         ours = [f"{seconds[name, 'ours', n]:.1f}" for n in threads]
-        rows.append([title, *ours, *ratios, *measured["one_epoch_run"][name]])
+        rows.append([title, *ours, *ratios, *measured["one_epoch_run"][name][:2]])
     head = ["network"]
     for text in "seconds of training per epoch", "/ the tutorial's", "/ the default layout's":
         head += [f"{text}, {n} thread{'s' * (n > 1)}" for n in threads]
     return table([*head, "one epoch from the command on, s", "peak memory, MB"], rows)
+
+
+def averages():
+    """Return what longer training and averaged predictions of bn give on the test set."""
+    measured = json.loads((search.RESULTS / "averages.json").read_text())
+    rows = []
+    for length in sorted(measured, key=int):
+        for way, title in ("plain", "the image"), ("shifted", "mean of five shifts"):
+            losses, accuracies = np.array(measured[length][way]["seeds"]).T
+            loss, accuracy = measured[length][way]["ensemble"]
+            one = spread(100 * accuracies), spread(losses, 4)
+            rows.append([length, title, *one, f"{100 * accuracy:.2f}", f"{loss:.4f}"])
+    head = [
+        "epochs",
+        "prediction from",
+        "one network, %",
+        "loss",
+        "mean of ten networks, %",
+        "loss",
+    ]
+    return table(head, rows)
+
+
+def time_to_accuracy():
+    """Return how soon short runs of bn and the tutorial's DataLoader pass two accuracies."""
+    measured = json.loads((search.RESULTS / "benchmark.json").read_text())["time_to_accuracy"]
+    runs = {
+        f"`--variant bn --epochs {length}`": [[(run[0], run[2])] for run in measured[length]]
+        for length in ("1", "3")
+    }
+    runs["the tutorial's `DataLoader`, `bn_only`"] = measured["tutorial"]
+    rows = []
+    for name, seeds in runs.items():
+        row = [name, spread([100 * run[-1][1] for run in seeds])]
+        for least in 0.99, 0.994:
+            passed = ([s for s, accuracy in run if accuracy >= least][:1] for run in seeds)
+            reached = list(itertools.chain(*passed))
+            row.append(f"{len(reached)} of {len(seeds)}")
+            row.append(f"{statistics.median(reached):.0f}" if reached else "")
+        rows.append(row)
+    head = ["", "last test accuracy, %", "99.0 % passed", "after, s", "99.4 % passed", "after, s"]
+    return table(head, rows)
 
 
 def fill(text):
@@ -249,9 +312,10 @@ def fill(text):
 
 
 BLOCKS = {"results": results, "paired": paired, "hyperparameters": hyperparameters, "times": times}
-BLOCKS |= {f"epochs {name}": lambda name=name: epochs(name) for name in TITLES}
-BLOCKS |= {name: lambda name=name: sweep(name) for name in search.SWEEPS}
-BLOCKS |= {"ladder": ladder, "rates": rates, "speed": speed}
+BLOCKS |= {f"epochs {name}": partial(epochs, name) for name in TITLES}
+BLOCKS |= {name: partial(sweep, name) for name in search.SWEEPS}
+BLOCKS |= {"ladder": ladder, "rates": rates, "factorial": factorial, "effects": effects}
+BLOCKS |= {"averages": averages, "speed": speed, "time to accuracy": time_to_accuracy}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""Longer training of bn, and averaged predictions: over shifts of the image, over ten networks.
+
+    python experiments/averages.py --epochs 17 40 --data-dir DIR
+
+Trains the variant bn with the seeds 0 to 9 on all training images, as q3_cnn.py does, and writes
+results/averages.json: for each number of epochs and each way of predicting [loss, accuracy] on the
+test set, a pair per seed, and one pair for the mean of the ten networks' probabilities. Nothing is
+chosen by these figures.
+"""
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for the script
+import q3_cnn  # noqa: E402
+
+SEEDS = range(10)
+
+
+def shifted(images):
+    """Return images (N, H, W) as they are, and moved by one pixel to each of the four sides."""
+    moves = (0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)
+    return [F.pad(images, (dx, -dx, dy, -dy)) for dx, dy in moves]
+
+
+def train(data_dir, epochs, seed):
+    """Train one network with one thread; return its probabilities (2, N, 10): plain, shifted."""
+    torch.set_num_threads(1)
+    train_data, (images, labels) = q3_cnn.load_data(data_dir, False, "cpu")
+    settings = q3_cnn.BN | {"epochs": epochs}
+    model, _, _ = q3_cnn.train(settings, seed, train_data, (images, labels), "test")
+    views = [
+        q3_cnn.predict(q3_cnn.batches((view, labels), q3_cnn.EVAL_BATCH), model)
+        for view in shifted(images)
+    ]
+    return torch.stack([views[0], torch.stack(views).mean(0)]).numpy()
+
+
+def figures(probabilities, labels):
+    """Return the mean loss (nats) and the accuracy of probabilities (N, 10)."""
+    loss = F.nll_loss(probabilities.log(), labels).item()
+    return loss, (probabilities.argmax(1) == labels).double().mean().item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[q3_cnn.BN["epochs"]])
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
+    parser.add_argument("--workers", type=int, default=2, help="runs at once, one thread each")
+    args = parser.parse_args()
+    _, labels = q3_cnn.load_mnist(args.data_dir, False, "cpu")
+    path = ROOT / "experiments" / "results" / "averages.json"
+    result = json.loads(path.read_text()) if path.exists() else {}
+    for epochs in args.epochs:
+        with ProcessPoolExecutor(args.workers) as pool:
+            runs = pool.map(partial(train, args.data_dir, epochs), SEEDS)
+            networks = torch.tensor(np.stack(list(tqdm(runs, total=len(SEEDS), unit="run"))))
+        result[str(epochs)] = {
+            name: {
+                "seeds": [figures(one, labels) for one in networks[:, kind]],
+                "ensemble": figures(networks[:, kind].mean(0), labels),
+            }
+            for kind, name in enumerate(["plain", "shifted"])
+        }
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
