@@ -353,7 +353,7 @@ FLAGS = {  # type, lowest, highest, meaning
     "epochs": (int, 1, 10_000, "passes over the training images"),
     "batch_size": (int, 2, 10_000, "images per step"),
     "lr": (float, 1e-6, 1000, "learning rate"),
-    "one_cycle": (int, 0, 1, "1: one-cycle schedule that peaks at --lr, 0: constant rate"),
+    "one_cycle": (int, 0, 1, "1: one-cycle schedule with lr as its peak, 0: constant lr"),
     "batch_norm": (int, 0, 1, "1: batch norm after every ReLU, 0: none"),
     "weight_decay": (float, 0, 1, "weight decay"),
     "dropout": (float, 0, 0.99, "dropout probability before both linear layers"),

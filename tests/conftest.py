@@ -85,7 +85,7 @@ def check_png(path):
     """Check that it is a figure, not an empty canvas, and wide enough for a page."""
     image = matplotlib.image.imread(path)
     assert image.shape[1] >= 1400
-    assert image.shape[0] >= 600
+    assert image.shape[0] >= 500
     assert image.std() > 0.01
 
 
