@@ -90,6 +90,14 @@ def test_every_recorded_search_run_belongs_to_a_sweep_and_none_is_missing_or_twi
     )
 
 
+def test_averages_are_of_the_committed_networks():
+    averages = json.loads((search.RESULTS / "averages.json").read_text())
+    runs = averages[str(q3_cnn.BN["epochs"])]["plain"]["seeds"]
+    assert [round(1e4 * accuracy) for _, accuracy in runs] == [
+        round(1e4 * accuracy) for accuracy in tables.last("q3_cnn_bn", "test_accuracy")
+    ]
+
+
 def test_network_in_the_report_is_that_of_base():
     code = re.search(r"```python\n(model = .*?)```", DOCUMENTS["report.md"], re.DOTALL)[1]
     names = {"nn": nn}
