@@ -107,5 +107,6 @@ def test_network_in_the_report_is_that_of_base():
     assert str(nn.Sequential(*stack)) == str(names["model"])
 
 
-def test_readme_is_short():
+def test_readme_and_report_are_short():
     assert len(DOCUMENTS["README.md"].splitlines()) <= 120
+    assert len(DOCUMENTS["report.md"].splitlines()) <= 330
