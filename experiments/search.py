@@ -110,6 +110,7 @@ SWEEPS = {
         ([BN | {"weight_decay": 2e-3}], [0]),
         ([BN | {"batch_norm": False, "lr": 0.3}], range(5)),
     ],
+    "length": [(vary(BN | {"epochs": 40}, affine=[0.1, 0.15, 0.2]), range(3))],
     "constant": [(vary(BN_ONLY, lr=[0.2, 0.3, 0.5, 1.0]), range(3))],
     "peaks": [
         (PEAKS, range(5)),
