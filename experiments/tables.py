@@ -264,14 +264,14 @@ def averages():
     """Return what longer training and averaged predictions of bn give on the test set."""
     measured = json.loads((search.RESULTS / "averages.json").read_text())
     rows = []
-    for length in sorted(measured, key=int):
+    for flags, row in measured.items():
         for way, title in ("plain", "the image"), ("shifted", "mean of five shifts"):
-            losses, accuracies = np.array(measured[length][way]["seeds"]).T
-            loss, accuracy = measured[length][way]["ensemble"]
+            losses, accuracies = np.array(row[way]["seeds"]).T
+            loss, accuracy = row[way]["ensemble"]
             one = spread(100 * accuracies), spread(losses, 4)
-            rows.append([length, title, *one, f"{100 * accuracy:.2f}", f"{loss:.4f}"])
+            rows.append([f"`{flags}`", title, *one, f"{100 * accuracy:.2f}", f"{loss:.4f}"])
     head = [
-        "epochs",
+        "flags",
         "prediction from",
         "one network, %",
         "loss",

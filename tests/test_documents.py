@@ -10,6 +10,7 @@ from torch import nn
 
 sys.path.insert(0, str(ROOT / "experiments"))
 
+import averages
 import search
 import tables
 
@@ -91,9 +92,9 @@ def test_every_recorded_search_run_belongs_to_a_sweep_and_none_is_missing_or_twi
 
 
 def test_averages_are_of_the_committed_networks():
-    averages = json.loads((search.RESULTS / "averages.json").read_text())
-    runs = averages[str(q3_cnn.BN["epochs"])]["plain"]["seeds"]
-    assert [round(1e4 * accuracy) for _, accuracy in runs] == [
+    rows = json.loads((search.RESULTS / "averages.json").read_text())
+    assert {flags: row["settings"] for flags, row in rows.items()} == averages.ROWS
+    assert [round(1e4 * accuracy) for _, accuracy in rows["--variant bn"]["plain"]["seeds"]] == [
         round(1e4 * accuracy) for accuracy in tables.last("q3_cnn_bn", "test_accuracy")
     ]
 
