@@ -49,6 +49,7 @@ Q2_LONG = Q2 | {"epochs": 30}  # at a constant rate a shorter run is the beginni
 REG_18 = BASE | {"epochs": 18, "dropout": 0.25, "weight_decay": 1e-5}
 PLACED = REG_18 | {"dropout": 0.0}
 PLACES = [[0.1, 0.25, 0.25], [0.0, 0.25, 0.5], [0.0, 0.5, 0.25], [0.0, 0.0, 0.5], [0.1, 0.25, 0.5]]
+LONG = BN | {"epochs": 40}
 STRONGER = BN | {"affine": 0.15}
 CONSTANT = BN_ONLY | {"lr": 0.3}
 ONE_CYCLE = {"one_cycle": True, "lr": BN["lr"]}
@@ -110,7 +111,13 @@ SWEEPS = {
         ([BN | {"weight_decay": 2e-3}], [0]),
         ([BN | {"batch_norm": False, "lr": 0.3}], range(5)),
     ],
-    "length": [(vary(BN | {"epochs": 40}, affine=[0.1, 0.15, 0.2]), range(3))],
+    "length": [
+        (vary(LONG, affine=[0.1, 0.15, 0.2]), range(3)),
+        (vary(LONG, dropout=[0.1, 0.25]), range(3)),
+        ([LONG | {"weight_decay": 2e-4}], range(3)),
+        ([LONG | {"batch_size": 32}], range(3)),
+        ([LONG | {"epochs": 60, "affine": 0.15}], range(3)),
+    ],
     "constant": [(vary(BN_ONLY, lr=[0.2, 0.3, 0.5, 1.0]), range(3))],
     "peaks": [
         (PEAKS, range(5)),
