@@ -117,6 +117,7 @@ SWEEPS = {
         ([LONG | {"weight_decay": 2e-4}], range(3)),
         ([LONG | {"batch_size": 32}], range(3)),
         ([LONG | {"epochs": 60, "affine": 0.15}], range(3)),
+        ([LONG | {"epochs": 60, "affine": 0.15, "weight_decay": 2e-4}], range(3)),
     ],
     "constant": [(vary(BN_ONLY, lr=[0.2, 0.3, 0.5, 1.0]), range(3))],
     "peaks": [
