@@ -28,6 +28,7 @@ SEEDS = range(10)
 ROWS = {  # by the flags that make them
     "--variant bn": q3_cnn.BN,
     "--variant bn --epochs 40": q3_cnn.BN | {"epochs": 40},
+    "--variant bn --epochs 60 --affine 0.15": q3_cnn.BN | {"epochs": 60, "affine": 0.15},
 }
 
 
