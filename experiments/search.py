@@ -116,8 +116,7 @@ SWEEPS = {
         (vary(LONG, dropout=[0.1, 0.25]), range(3)),
         ([LONG | {"weight_decay": 2e-4}], range(3)),
         ([LONG | {"batch_size": 32}], range(3)),
-        ([LONG | {"epochs": 60, "affine": 0.15}], range(3)),
-        ([LONG | {"epochs": 60, "affine": 0.15, "weight_decay": 2e-4}], range(3)),
+        (vary(STRONGER | {"epochs": 60}, weight_decay=[5e-4, 2e-4]), range(3)),
     ],
     "constant": [(vary(BN_ONLY, lr=[0.2, 0.3, 0.5, 1.0]), range(3))],
     "peaks": [
