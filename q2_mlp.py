@@ -1,25 +1,40 @@
-"""MNIST with a 784-200-200-10 ReLU network (question 2 of the homework).
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
+# ///
+"""Question 2: a 784-200-200-10 ReLU network on MNIST classifies 98.31 ± 0.03 % correctly.
 
-    pip install "torch>=2.6" torchvision matplotlib numpy tqdm
+(Accuracy on the 10,000 test images at the last of 17 epochs, mean ± sample standard deviation of
+10 seeds. Made by: python q2_mlp.py --seeds 0 1 2 3 4 5 6 7 8 9)
+
     python q2_mlp.py                      train on 60,000 images, report on the 10,000 test images
     python q2_mlp.py --validate           train on 50,000, report on the 10,000 held out of training
-    python q2_mlp.py --seeds 0 1 2 3 4    five runs, reported as mean and spread
+    python q2_mlp.py --seeds 0 1 2        three runs, reported as mean and spread
+
+    pip install torch torchvision matplotlib numpy tqdm
+    uv run q2_mlp.py                      does the installation by itself
 
 Writes plots/q2_mlp.png and plots/q2_mlp.json beside this file. The loops are those of the PyTorch
 basics tutorial, https://pytorch.org/tutorials/beginner/basics/optimization_tutorial.html
 """
 
 import argparse
+import io
 import json
 import math
 import os
 import platform
 import signal
+import socket
 import sys
 import time
 from itertools import zip_longest
 from pathlib import Path
 
+# A notebook hands its own backend down to what it starts; matplotlib may not know it there.
+os.environ.pop("MPLBACKEND", None)
+
+import matplotlib.style
 import numpy as np
 import torch
 import torchvision
@@ -31,24 +46,36 @@ from tqdm import tqdm
 # ---------------------------------------------------------------- hyperparameters
 
 # Plain SGD as in the tutorial; the values were chosen with --validate.
-HYPERPARAMETERS = {"epochs": 17, "batch_size": 64, "lr": 0.2}
+HYPERPARAMETERS = {
+    "epochs": 17,
+    "batch_size": 64,
+    "lr": 0.2,
+}
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
-EVAL_BATCH = 500  # images; does not change the figures: large enough for speed, small for memory
+EVAL_BATCH = 500  # images; changes no result: large enough for speed, small enough for memory
 
 
 # ---------------------------------------------------------------- data
 def load_mnist(data_dir, train, device):
-    """Return images (N, 28, 28) uint8 and labels (N,) int64 of MNIST; exit if it is broken."""
+    """Return images (N, 28, 28) uint8 and labels (N,) int64 of MNIST; exit if it can't be had."""
+    raw = data_dir / "MNIST" / "raw"
+    if not raw.exists():
+        print(f"Downloading MNIST to {raw}")
+    socket.setdefaulttimeout(30)  # seconds: a mirror that never answers would stop us for good
+    first_labels = [5, 0, 4, 1, 9] if train else [7, 2, 1, 0, 4]
     try:
         mnist = torchvision.datasets.MNIST(data_dir, train=train, download=True)
         if mnist.data.shape != (len(mnist.targets), 28, 28) or mnist.targets.max() > 9:
             raise ValueError("not 28 x 28 pixels and one digit per image")
-    except Exception as error:  # the network's and those of broken files are of many kinds
+        if mnist.targets[:5].tolist() != first_labels:  # FashionMNIST has the same file names
+            raise ValueError(f"its first labels are not {first_labels}: another data set")
+    except Exception as error:  # a failed download and each kind of broken file raise their own
         sys.exit(
             f"Can't read MNIST or download it ({error!r}). Put train-images-idx3-ubyte, "
             "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte into "
-            f"{data_dir / 'MNIST' / 'raw'}, or name the folder above MNIST/raw with --data-dir."
+            f"{raw}, or name the folder above MNIST/raw with --data-dir. "
+            f"To download everything anew, delete {raw}."
         )
     return mnist.data.to(device), mnist.targets.to(device)
 
@@ -61,10 +88,16 @@ def load_data(data_dir, validate, device):
     return (images, labels), load_mnist(data_dir, False, device)
 
 
-def batches(data, batch_size, order=None):
-    """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64."""
+def batches(data, batch_size, generator=None):
+    """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64.
+
+    With a generator, in a random order that it draws; without, in the order of the data.
+    """
     images, labels = data
-    order = torch.arange(len(labels)) if order is None else order
+    if generator is None:
+        order = torch.arange(len(labels))
+    else:
+        order = torch.randperm(len(labels), generator=generator)
     # disable=None: a progress bar on a terminal, none in a log file.
     for index in tqdm(order.to(images.device).split(batch_size), leave=False, disable=None):
         yield images[index].unsqueeze(1) / 255, labels[index]
@@ -91,9 +124,11 @@ class NeuralNetwork(nn.Module):
 
 # ---------------------------------------------------------------- training
 def train_loop(dataloader, model, loss_fn, optimizer):
-    """Train for one epoch; return the mean loss (nats) and the accuracy while it went on."""
+    """Train for one epoch; return mean loss (nats) and accuracy, each sample as it was met."""
     model.train()
-    size, train_loss, correct = 0, 0, 0
+    size = 0
+    train_loss = 0
+    correct = 0
     for X, y in dataloader:
         logits = model(X)
         loss = loss_fn(logits, y)
@@ -113,188 +148,342 @@ def train_loop(dataloader, model, loss_fn, optimizer):
 def test_loop(dataloader, model, loss_fn):
     """Return the mean loss (nats) and the accuracy over all samples."""
     model.eval()
-    size, test_loss, correct = 0, 0, 0
+    size = 0
+    test_loss = 0
+    correct = 0
     for X, y in dataloader:
         logits = model(X)
         size += len(y)
-        # Weighted: a mean of batch means would count the samples of a small last batch for more.
+        # A mean of batch means would give the samples of a smaller last batch more weight.
         test_loss += loss_fn(logits, y) * len(y)
         correct += (logits.argmax(1) == y).sum()
     return test_loss.item() / size, correct.item() / size
 
 
-def train(settings, seed, train_data, test_data, split):
-    """Train one network; return it, its figures per epoch, and an exit code, 0 if all went well."""
+def train(settings, seed, train_data, test_data):
+    """Train one network; yield it after each epoch, with (loss, accuracy) in training and test."""
     torch.manual_seed(seed)
-    shuffle = torch.Generator().manual_seed(seed)  # its own: nothing else draws from it
-    model = NeuralNetwork().to(train_data[0].device)
+    # A generator of its own: whatever else draws random numbers, the order of the images stays.
+    generator = torch.Generator().manual_seed(seed)
+    device = train_data[0].device
+    model = NeuralNetwork().to(device)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=settings["lr"])
-    epochs = []
+    for _ in range(settings["epochs"]):
+        train_batches = batches(train_data, settings["batch_size"], generator)
+        train_metrics = train_loop(train_batches, model, loss_fn, optimizer)
+        test_metrics = test_loop(batches(test_data, EVAL_BATCH), model, loss_fn)
+        yield model, train_metrics, test_metrics
+
+
+# ---------------------------------------------------------------- results
+def new_record(variant, settings, args):
+    """Return the record of a run as its JSON will have it, without any epoch yet."""
+    return {
+        "script": Path(__file__).name,
+        "variant": variant,
+        "split": "validation" if args.validate else "test",
+        "hyperparameters": settings,
+        "parameters": None,  # counted once there is a network
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "device": args.device,
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+        },
+        "interrupted": True,  # until all seeds are done
+        "seeds": args.seeds,
+        "runs": [],
+    }
+
+
+def epoch_metrics(split, epoch, train_metrics, test_metrics, seconds):
+    """Return the metrics of an epoch as the JSON has them; exit if a loss is not finite."""
+    train_loss, train_accuracy = train_metrics
+    test_loss, test_accuracy = test_metrics
+    if not math.isfinite(train_loss) or not math.isfinite(test_loss):
+        sys.exit(f"Epoch {epoch}: the loss is no longer finite. Try a smaller --lr.")
+    return {
+        "epoch": epoch,
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        f"{split}_loss": test_loss,
+        f"{split}_accuracy": test_accuracy,
+        "seconds": seconds,
+    }
+
+
+def print_epoch(seed, split, metrics):
+    """Print one aligned line."""
+    print(
+        f"seed {seed:2}  epoch {metrics['epoch']:2}"
+        f"  train loss {metrics['train_loss']:.4f}"
+        f"  train accuracy {metrics['train_accuracy']:7.2%}"
+        f"  {split} loss {metrics[f'{split}_loss']:.4f}"
+        f"  {split} accuracy {metrics[f'{split}_accuracy']:7.2%}"
+        f"  {metrics['seconds']:5.1f} s"
+    )
+
+
+def train_and_record(name, variant, title, settings, args, train_data, test_data):
+    """Train once per seed, write the record after each epoch; return it and the last network.
+
+    However it ends, what was finished is in the JSON and in the plot.
+    """
+    record = new_record(variant, settings, args)
+    split = record["split"]
+    print(f"{title} on {args.device}: {settings_text(settings)}")
     try:
-        for epoch in range(1, settings["epochs"] + 1):
+        for seed in args.seeds:
+            epochs = []
             start = time.perf_counter()
-            order = torch.randperm(len(train_data[1]), generator=shuffle)
-            loader = batches(train_data, settings["batch_size"], order)
-            train_loss, train_accuracy = train_loop(loader, model, loss_fn, optimizer)
-            test_loss, test_accuracy = test_loop(batches(test_data, EVAL_BATCH), model, loss_fn)
-            seconds = time.perf_counter() - start
-            if not math.isfinite(train_loss + test_loss):
-                print(f"seed {seed}, epoch {epoch}: the loss is not finite, try a smaller --lr")
-                return model, epochs, 1
-            metrics = {"epoch": epoch, "train_loss": train_loss, "train_accuracy": train_accuracy}
-            metrics |= {f"{split}_loss": test_loss, f"{split}_accuracy": test_accuracy}
-            epochs.append(metrics | {"seconds": seconds})
-            line = f"seed {seed:2}  epoch {epoch:2}  {seconds:5.1f} s"
-            line += f"  train loss {train_loss:.4f}  train accuracy {train_accuracy:7.2%}"
-            print(f"{line}  {split} loss {test_loss:.4f}  {split} accuracy {test_accuracy:7.2%}")
-    except KeyboardInterrupt:
-        return model, epochs, 130
-    return model, epochs, 0
+            for model, train_metrics, test_metrics in train(settings, seed, train_data, test_data):
+                seconds = time.perf_counter() - start
+                metrics = epoch_metrics(
+                    split, len(epochs) + 1, train_metrics, test_metrics, seconds
+                )
+                if not epochs:
+                    record["runs"].append({"seed": seed, "epochs": epochs})
+                    record["parameters"] = sum(weights.numel() for weights in model.parameters())
+                epochs.append(metrics)
+                save_record(args, name, record)
+                print_epoch(seed, split, metrics)
+                start = time.perf_counter()
+        record["interrupted"] = False
+    finally:  # nothing is printed here: standard output may be what failed
+        if record["runs"]:
+            save_record(args, name, record)
+            save_figure(args, name, plot_run(title, record))
+    print(f"{title}: {final_metrics(record)}")
+    print(f"wrote {result_path(args, name, '.json')} and .png")
+    return record, model
 
 
-def train_seeds(name, variant, title, settings, args, train_data, test_data):
-    """Train once per seed, write metrics and plot even if cut short; return the last network."""
-    split, runs = ("validation" if args.validate else "test"), []
-    print(f"{title} on {args.device}: {settings}")
-    for seed in args.seeds:
-        model, epochs, exit_code = train(settings, seed, train_data, test_data, split)
-        if epochs:
-            runs.append({"seed": seed, "epochs": epochs})
-        if exit_code:
-            break
-    if runs:
-        versions = {package.__name__: package.__version__ for package in (torch, torchvision)}
-        machine = {"device": args.device, "threads": torch.get_num_threads()}
-        record = {
-            "script": Path(__file__).name,
-            "variant": variant,
-            "split": split,
-            "hyperparameters": settings,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "environment": {"python": platform.python_version()} | versions | machine,
-            "interrupted": exit_code != 0,
-            "seeds": args.seeds,
-            "runs": runs,
-        }
-        save(args, name + ".json", record)
-        title += f": {final_metrics(record)}"
-        lines = [("train (running average)", record, "train"), (split, record, split)]
-        save(args, name + ".png", plot(title, lines))
-        print(title)
-    if exit_code:
-        sys.exit(exit_code)
-    return model
+def result_path(args, name, suffix):
+    """Return where a result is written; those on held-out images have names of their own."""
+    if args.validate:
+        name = f"{name}_validate"
+    return args.plots_dir / f"{name}{suffix}"
 
 
-def save(args, name, content):
-    """Write a record or a figure into the plots folder, whole or not at all."""
-    path = args.plots_dir / (name.replace(".", "_validate.") if args.validate else name)
+def save(path, content):
+    """Write bytes to a file, whole or not at all: nobody ever finds half a file."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
-    if path.suffix == ".json":
-        part.write_text(json.dumps(content, indent=1))
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def save_record(args, name, record):
+    save(result_path(args, name, ".json"), json.dumps(record, indent=1).encode())
+
+
+def save_figure(args, name, figure):
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    save(result_path(args, name, ".png"), picture.getvalue())
+
+
+def final_metrics(record):
+    """Return the metrics of the last epoch, never the best: mean ± sample standard deviation."""
+    split = record["split"]
+    last_epochs = [run["epochs"][-1] for run in record["runs"]]
+    loss = np.mean([epoch[f"{split}_loss"] for epoch in last_epochs])
+    accuracy = [100 * epoch[f"{split}_accuracy"] for epoch in last_epochs]
+    text = f"{split} loss {loss:.4f}, accuracy {np.mean(accuracy):.2f}"
+    if len(accuracy) > 1:
+        text += f" ± {np.std(accuracy, ddof=1):.2f} %, {len(accuracy)} seeds"
     else:
-        content.savefig(part, format="png", dpi=150)
-    part.replace(path)  # at once: neither a reader nor a kill meets half a file
-    print(f"wrote {path}")
+        text += " %"
+    if record["interrupted"]:
+        text += ", interrupted"
+    return text
 
 
 # ---------------------------------------------------------------- plots
 # Told apart in grey by the line, and by colour-blind readers by the colour (Okabe, Ito 2008).
-STYLES = (".--", "#0072B2"), (".-", "#D55E00"), (".-.", "#009E73"), (".:", "black")
+STYLES = [
+    {"linestyle": "--", "color": "#0072B2"},
+    {"linestyle": "-", "color": "#D55E00"},
+    {"linestyle": "-.", "color": "#009E73"},
+    {"linestyle": ":", "color": "black"},
+]
+ACCURACY_TICKS = [10, 50, 80, 90, 95, 97, 98, 98.5, 99, 99.3, 99.5, 99.7, 99.9, 100]
 
 
-def final_metrics(record):
-    """Return the figures of the last epoch, never the best: mean ± sample standard deviation."""
-    split, last = record["split"], [run["epochs"][-1] for run in record["runs"]]
-    accuracy = [100 * epoch[f"{split}_accuracy"] for epoch in last]
-    loss = np.mean([epoch[f"{split}_loss"] for epoch in last])
-    spread = f" ± {np.std(accuracy, ddof=1):.2f} %, {len(last)} seeds" if len(last) > 1 else " %"
-    text = f"{split} loss {loss:.4f}, accuracy {np.mean(accuracy):.2f}{spread}"
-    return text + (", interrupted" if record["interrupted"] else "")
+def plot_run(title, record):
+    """Return a figure of one run: loss and accuracy per epoch, in training and test."""
+    split = record["split"]
+    curves = {
+        "train (running average)": (record, "train"),
+        split: (record, split),
+    }
+    return plot(f"{title}: {final_metrics(record)}", curves)
 
 
-def plot(title, lines):
-    """Return a figure of loss and accuracy per epoch, with a line for each (label, record, part).
+def plot(title, curves, bands=True):
+    """Return a figure of loss and accuracy per epoch; curves: label to (record, part of it).
 
-    Of several seeds, the line is the median, and a band reaches from the lowest to the highest.
+    A curve is the median of the seeds, its band reaches from the lowest to the highest.
     """
     figure = Figure(figsize=(10, 3.7), layout="constrained")
     figure.suptitle(title)
     loss_ax, accuracy_ax = figure.subplots(1, 2)
-    loss_ax.set_yscale("log")
-    loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    # Spaced by the logarithm of the error: 99 and 99.5 % differ. The 0.01 keeps 100 % finite.
-    spacing = (lambda y: -np.log10(np.maximum(100.01 - y, 1e-3)), lambda t: 100.01 - 10**-t)
-    accuracy_ax.set_yscale("function", functions=spacing)
-    accuracy_ax.set_yticks([10, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 100])
-    for (label, record, part), (style, color) in zip(lines, STYLES, strict=False):
-        for ax, key, unit in (loss_ax, "loss", 1), (accuracy_ax, "accuracy", 100):
-            runs = [[epoch[f"{part}_{key}"] for epoch in run["epochs"]] for run in record["runs"]]
-            values = unit * np.array(list(zip_longest(*runs, fillvalue=np.nan)))  # (epochs, seeds)
-            epochs = range(1, len(values) + 1)
-            ax.plot(epochs, np.nanmedian(values, axis=1), style, color=color, label=label)
-            low, high = np.nanmin(values, axis=1), np.nanmax(values, axis=1)
-            ax.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
-    for ax, name in (loss_ax, "average loss (nats)"), (accuracy_ax, "accuracy (%)"):
-        ax.set(title=name, xlabel="epoch (of several seeds: median, lowest to highest)")
+    loss_ax.set(title="average loss", ylabel="nats", yscale="log")
+    loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    accuracy_ax.set(title="accuracy", ylabel="% (log scale of the error)")
+    accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
+    accuracy_ax.set_yticks(ACCURACY_TICKS)
+    for index, (label, (record, part)) in enumerate(curves.items()):
+        losses = values_per_epoch(record, f"{part}_loss")
+        accuracies = 100 * values_per_epoch(record, f"{part}_accuracy")
+        plot_curve(loss_ax, losses, label, STYLES[index], bands)
+        plot_curve(accuracy_ax, accuracies, label, STYLES[index], bands)
+    xlabel = "epoch"
+    if len(record["runs"]) > 1:
+        xlabel += "; line: median of the seeds"
+        if bands:
+            xlabel += ", band: lowest to highest"
+    for ax in (loss_ax, accuracy_ax):
+        ax.set_xlabel(xlabel)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.grid(alpha=0.3)
-    figure.legend(*loss_ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    handles, labels = loss_ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
+def accuracy_to_height(accuracy):
+    """Space accuracies (%) by the logarithm of the error, so that 99 and 99.5 % differ."""
+    return -np.log10(np.maximum(100.01 - accuracy, 1e-3))  # the 0.01 keeps 100 % finite
+
+
+def height_to_accuracy(height):
+    return 100.01 - 10**-height
+
+
+def values_per_epoch(record, key):
+    """Return a metric as (epochs, seeds); an epoch that a seed did not reach is nan."""
+    runs = [[epoch[key] for epoch in run["epochs"]] for run in record["runs"]]
+    return np.array(list(zip_longest(*runs, fillvalue=np.nan)))
+
+
+def plot_curve(ax, values, label, style, band):
+    """Draw the median over the seeds of values (epochs, seeds), and a band around it."""
+    epochs = range(1, len(values) + 1)
+    ax.plot(epochs, np.nanmedian(values, axis=1), marker=".", label=label, **style)
+    if band:
+        lowest = np.nanmin(values, axis=1)
+        highest = np.nanmax(values, axis=1)
+        ax.fill_between(epochs, lowest, highest, color=style["color"], alpha=0.15, linewidth=0)
+
+
 # ---------------------------------------------------------------- command line
-FLAGS = {  # type, lowest, highest, meaning
-    "epochs": (int, 1, 10_000, "passes over the training images"),
-    "batch_size": (int, 2, 10_000, "images per step"),
-    "lr": (float, 1e-6, 1000, "learning rate"),
-}
+def in_range(kind, lowest, highest):
+    """Return a type for argparse: int or float, from lowest to highest."""
 
-
-def parse_arguments(parser, argv, defaults):
-    """Return the arguments, and those hyperparameters among them that were given, as a dict."""
-    here, devices, add = Path(__file__).resolve().parent, ["cpu"], parser.add_argument
-    if torch.accelerator.is_available():
-        devices = [torch.accelerator.current_accelerator().type, "cpu"]
-    for key, (kind, _, _, meaning) in FLAGS.items():
-        flag = "--" + key.replace("_", "-")
-        add(flag, type=kind, metavar="X", help=f"{meaning} (default: {defaults[key]})")
-    add("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
-    add("--validate", action="store_true", help="report on held-out training images")
-    add("--device", choices=["auto", *devices], default="auto", help="(default: auto)")
-    add("--data-dir", type=Path, default=here / "data", help="(default: data beside the script)")
-    add("--plots-dir", type=Path, default=here / "plots", help="(default: plots beside the script)")
-    args = parser.parse_args(argv)
-    args.device = devices[0] if args.device == "auto" else args.device
-    given = {key: getattr(args, key) for key in FLAGS if getattr(args, key) is not None}
-    for key, value in given.items():
-        _, lowest, highest, _ = FLAGS[key]
+    def parse(text):
+        value = kind(text)
         if not lowest <= value <= highest:
-            flag = "--" + key.replace("_", "-")
-            parser.error(f"argument {flag}: {value} is not from {lowest} to {highest}")
-    args.plots_dir.mkdir(parents=True, exist_ok=True)
-    if not os.access(args.plots_dir, os.W_OK):  # better now than after the training
-        raise PermissionError(f"can't write into {args.plots_dir}")
-    return args, given
+            raise argparse.ArgumentTypeError(f"{value} is not from {lowest} to {highest}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse says "invalid int value" by it
+    return parse
+
+
+def folder(text):
+    """Return a path; a shell leaves the ~ of --data-dir=~/data as it is."""
+    return Path(text).expanduser()
+
+
+def new_parser(description, defaults):
+    """Return a parser with the flags of both scripts; defaults: the hyperparameters as text."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"Without its flag, a hyperparameter keeps its own value. {defaults}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # so that args has only those that were given
+    )
+    parser.add_argument("--epochs", type=in_range(int, 1, 10_000), help="passes over the images")
+    parser.add_argument("--batch-size", type=in_range(int, 2, 10_000), help="images per step")
+    parser.add_argument("--lr", type=in_range(float, 1e-6, 1000), help="learning rate")
+
+    seed = in_range(int, 0, 2**63 - 1)
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="one run each")
+    parser.add_argument(
+        "--validate",
+        action="store_true",
+        default=False,
+        help="report on 10,000 held-out training images, and never read the test set",
+    )
+    # More threads gain little, and lose much as soon as another process wants a processor.
+    threads = in_range(int, 1, 1024)
+    parser.add_argument("--threads", type=threads, default=1, help="processors to compute on")
+    devices = ["auto", "cpu"]
+    if torch.accelerator.is_available():
+        devices.append(torch.accelerator.current_accelerator().type)
+    parser.add_argument("--device", choices=devices, default="auto", help="where to compute")
+    here = Path(__file__).resolve().parent
+    parser.add_argument("--data-dir", type=folder, default=here / "data", help="where MNIST is")
+    parser.add_argument("--plots-dir", type=folder, default=here / "plots", help="for the results")
+    return parser
+
+
+def settings_text(settings):
+    """Return the hyperparameters for people to read."""
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def given_settings(args, defaults):
+    """Return those hyperparameters that have a flag on the command line."""
+    return {key: value for key, value in vars(args).items() if key in defaults}
+
+
+def choose_device(name):
+    """Return the device to train on: auto is the accelerator if one operation works on it."""
+    if name != "auto":
+        return name
+    if not torch.accelerator.is_available():
+        return "cpu"
+    device = torch.accelerator.current_accelerator().type
+    try:
+        torch.ones(1, device=device).sum().item()
+    except RuntimeError as error:  # a GPU too old for this torch, or one without free memory
+        reason = str(error).splitlines()[0]
+        print(f"Training on the CPU, because {device} does not work: {reason}")
+        return "cpu"
+    return device
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Train a 784-200-200-10 network on MNIST.")
-    args, given = parse_arguments(parser, argv, HYPERPARAMETERS)
-    data = load_data(args.data_dir, args.validate, args.device)
-    train_seeds("q2_mlp", None, "Q2: MLP 784-200-200-10", HYPERPARAMETERS | given, args, *data)
+    defaults = settings_text(HYPERPARAMETERS)
+    parser = new_parser("Train a 784-200-200-10 network on MNIST.", defaults)
+    args = parser.parse_args(argv)
+    settings = HYPERPARAMETERS | given_settings(args, HYPERPARAMETERS)
+    torch.set_num_threads(args.threads)
+    args.device = choose_device(args.device)
+    args.plots_dir.mkdir(parents=True, exist_ok=True)
+    train_data, test_data = load_data(args.data_dir, args.validate, args.device)
+    title = "Q2: MLP 784-200-200-10"
+    with matplotlib.style.context("default"):  # not those of the user's own matplotlibrc
+        train_and_record("q2_mlp", None, title, settings, args, train_data, test_data)
 
 
 if __name__ == "__main__":
-    for number in signal.SIGINT, signal.SIGTERM:
-        signal.signal(number, signal.default_int_handler)
-    sys.stdout.reconfigure(line_buffering=True)  # so that a log file can be watched
+    # Both end the training in order, even where a shell's & made the process ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's output is no file
+        # A log can be watched, and a path that its encoding lacks letters for can be printed.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         main()
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
+        sys.stdout = None  # else Python fails once more at exit if it is what broke
         sys.exit(f"Can't go on: {error}")
