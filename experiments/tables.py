@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import search
+import scipy.stats
+import sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / name for name in ("README.md", "report.md", "experiments/README.md")]
-# 97.5 % quantiles of Student's t by degrees of freedom; 9,999 are those of an interval over images.
-STUDENT = {4: 2.776, 9: 2.262, 9999: 1.960}
 TITLES = {
     "q2_mlp": "Q2: MLP",
     "q3_cnn_base": "Q3 (b): CNN",
@@ -26,8 +25,11 @@ TITLES = {
     "q3_cnn_bn_only": "Q3 (d): batch norm alone",
     "q3_cnn_bn": "Q3 (d): batch norm and tweaks",
 }
+VARIANTS = ["base", "reg", "bn_only", "bn"]
+NOT_YET = "Not recorded yet."
 
 
+# ---------------------------------------------------------------- how figures are written
 def table(head, rows):
     """Return a Markdown table; columns after the first are aligned to the right."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
@@ -38,27 +40,77 @@ def spread(values, digits=2):
     """Return "mean ± sample standard deviation"; "diverged" if a run did not end."""
     if None in values:
         return "diverged"
-    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{deviation}"  # rounded as the scripts do in their plots
+    text = f"{np.mean(values):.{digits}f}"  # rounded as the scripts do in their plots
+    if len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.{digits}f}"
+    return text
 
 
-def interval(values):
-    """Return the mean of differences and Student's 95 % interval for it, signed."""
+def minus(text):
+    """Return a number with the minus sign of print, which is as wide as a plus."""
+    return text.replace("-", "−")
+
+
+def signed(value, digits=2):
+    """Return a difference with its sign."""
+    value = round(value, digits) + 0.0  # makes 0.00 of -0.00
+    return minus(f"{value:+.{digits}f}")
+
+
+def interval(values, digits=2):
+    """Return the mean of differences and Student's 95 % interval for it, which needs two."""
+    if not values:
+        return "", ""
     mean = statistics.mean(values)
-    half = STUDENT[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:+.2f}", f"{mean - half:+.2f} to {mean + half:+.2f}"
+    if len(values) == 1:
+        return signed(mean, digits), ""
+    quantile = scipy.stats.t.ppf(0.975, len(values) - 1)
+    half = quantile * statistics.stdev(values) / len(values) ** 0.5
+    ends = f"{signed(mean - half, digits)} to {signed(mean + half, digits)}"
+    return signed(mean, digits), ends
+
+
+def in_one(mean, ends):
+    """Return a mean and its interval, where there is one, for one cell."""
+    return f"{mean} ({ends})" if ends else mean
+
+
+def survive_holm(several):
+    """Return "yes" or "no" for each list of differences: is its mean not 0, at 5 % for all?
+
+    Holm (1979): of n tests, the smallest p is held against 5 % / n, the next one against
+    5 % / (n - 1), until one fails. "" where there are too few differences for any.
+    """
+    if any(len(values) < 2 for values in several):
+        return [""] * len(several)
+    p = [scipy.stats.ttest_1samp(values, 0).pvalue for values in several]
+    outcomes = ["no"] * len(several)
+    for failed, index in enumerate(np.argsort(p)):
+        if p[index] > 0.05 / (len(p) - failed):
+            break
+        outcomes[index] = "yes"
+    return outcomes
+
+
+def setting(value):
+    """Return a hyperparameter: yes or no, 0.001, 1e-4."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(setting(one) for one in value)
+    if 0 < value < 1e-3:
+        return np.format_float_scientific(value, trim="-", exp_digits=1)
+    return f"{value:g}"
 
 
 # ---------------------------------------------------------------- the test set
-
-
 def load(name):
     """Return the record of a network in plots/."""
     return json.loads((ROOT / "plots" / f"{name}.json").read_text())
 
 
 def last(name, key):
-    """Return `key` at the last epoch of each run."""
+    """Return a metric at the last epoch of each run."""
     return [run["epochs"][-1][key] for run in load(name)["runs"]]
 
 
@@ -76,53 +128,123 @@ def results():
     return table(head, rows)
 
 
-def errors(name):
+PAIRS = [
+    ("base", "reg"),
+    ("base", "bn_only"),
+    ("reg", "bn_only"),
+    ("bn_only", "bn"),
+    ("reg", "bn"),
+    ("base", "bn"),
+]
+
+
+def differences(before, after, key):
+    """Return the differences between two variants in a metric of the last epoch, seed by seed."""
+    earlier = last(f"q3_cnn_{before}", key)
+    later = last(f"q3_cnn_{after}", key)
+    return [b - a for a, b in zip(earlier, later, strict=True)]
+
+
+def errors(variant):
     """Return for each test image the share of the seeds, in %, that have it wrong."""
-    wrong = last(name, "wrong")
-    counts = np.bincount(np.concatenate(wrong), minlength=10_000)
-    return (100 * counts / len(wrong)).tolist()
+    wrong = last(f"q3_cnn_{variant}", "wrong")
+    counts = np.bincount(np.concatenate(wrong).astype(int), minlength=10_000)
+    return 100 * counts / len(wrong)
 
 
 def paired():
     """Return the table of the differences between variants, by seed and by image, in points."""
+    over_seeds = []
+    over_images = []
+    for before, after in PAIRS:
+        points = [100 * value for value in differences(before, after, "test_accuracy")]
+        over_seeds.append(points)
+        over_images.append((errors(before) - errors(after)).tolist())
+    seeds_survive = survive_holm(over_seeds)
+    images_survive = survive_holm(over_images)
     rows = []
-    for before, after in (
-        ("base", "reg"),
-        ("base", "bn_only"),
-        ("bn_only", "bn"),
-        ("reg", "bn"),
-        ("base", "bn"),
-    ):
-        names = f"q3_cnn_{before}", f"q3_cnn_{after}"
-        pairs = zip(*(last(name, "test_accuracy") for name in names), strict=True)
-        mean, over_seeds = interval([100 * (b - a) for a, b in pairs])
-        images = zip(*map(errors, names), strict=True)
-        _, over_images = interval([a - b for a, b in images])
-        rows.append([f"`{before}` → `{after}`", mean, over_seeds, over_images])
-    head = ["", "difference, points", "95 % interval over seeds", "95 % interval over images"]
+    for index, (before, after) in enumerate(PAIRS):
+        mean, seeds_interval = interval(over_seeds[index])
+        _, images_interval = interval(over_images[index])
+        survive = seeds_survive[index]
+        if survive == "yes":
+            survive = images_survive[index]
+        loss = in_one(*interval(differences(before, after, "test_loss"), 4))
+        name = f"`{before}` → `{after}`"
+        rows.append([name, mean, seeds_interval, images_interval, survive, loss])
+    head = [
+        "",
+        "difference, points",
+        "95 % interval over seeds",
+        "95 % interval over images",
+        "both survive Holm's correction",
+        "difference of the loss (over seeds)",
+    ]
     return table(head, rows)
+
+
+WORDS = {
+    "epochs": "epochs",
+    "batch_size": "images per batch",
+    "lr": "learning rate",
+    "one_cycle": "one-cycle schedule",
+    "batch_norm": "batch norm after every ReLU",
+    "eps": "added to its variances",
+    "weight_decay": "weight decay",
+    "dropout": "dropout before both linear layers",
+    "affine": "affine augmentation",
+    "deskew": "digits straightened",
+    "normalize": "pixels centred and scaled",
+}
 
 
 def hyperparameters():
     """Return the settings of every network, as its JSON has them."""
     records = [load(name)["hyperparameters"] for name in TITLES]
-    rows = [
-        [f"`{key}`", *(f"{row[key]:g}" if key in row else "0" for row in records)]
-        for key in records[-1]
-    ]
-    return table(["", "Q2", "`base`", "`reg`", "`bn_only`", "`bn`"], rows)
+    rows = []
+    for key in records[-1]:
+        values = [setting(row[key]) if key in row else "–" for row in records]
+        rows.append([f"{WORDS.get(key, key)} (`{key}`)", *values])
+    head = ["", "Q2", "3 (b) `base`", "3 (c) `reg`", "3 (d) `bn_only`", "3 (d) `bn`"]
+    return table(head, rows)
+
+
+def medians(name, key):
+    """Return the median over the seeds of a metric after each epoch, as the plots show it."""
+    runs = [[epoch[key] for epoch in run["epochs"]] for run in load(name)["runs"]]
+    values = np.median(runs, axis=0)
+    if key.endswith("accuracy"):
+        return [f"{100 * value:.2f}" for value in values]
+    return [f"{value:.4f}" for value in values]
 
 
 def epochs(name):
-    """Return the figures per epoch of a record, means over the seeds."""
-    rows = []
-    for column in zip(*(run["epochs"] for run in load(name)["runs"]), strict=True):
-        keys = "train_loss", "train_accuracy", "test_loss", "test_accuracy"
-        mean = {key: statistics.mean(epoch[key] for epoch in column) for key in keys}
-        figures = (f"{100 * v:.2f}" if "acc" in k else f"{v:.4f}" for k, v in mean.items())
-        rows.append([column[0]["epoch"], *figures])
-    head = ["epoch", "train loss", "train accuracy, %", "test loss", "test accuracy, %"]
-    return table(head, rows)
+    """Return the metrics per epoch of a record."""
+    columns = {
+        "train loss": medians(name, "train_loss"),
+        "train accuracy, %": medians(name, "train_accuracy"),
+        "test loss": medians(name, "test_loss"),
+        "test accuracy, %": medians(name, "test_accuracy"),
+    }
+    return table_per_epoch(columns)
+
+
+def epochs_of_variants():
+    """Return the metrics per epoch of the four variants side by side."""
+    columns = {}
+    for variant in VARIANTS:
+        name = f"q3_cnn_{variant}"
+        columns[f"`{variant}`: train loss"] = medians(name, "train_loss")
+        columns[f"`{variant}`: test loss"] = medians(name, "test_loss")
+        columns[f"`{variant}`: test accuracy, %"] = medians(name, "test_accuracy")
+    return table_per_epoch(columns)
+
+
+def table_per_epoch(columns):
+    """Return a table with a row per epoch; columns: head to the figures from epoch 1 on."""
+    rows = itertools.zip_longest(*columns.values(), fillvalue="")
+    numbered = [[epoch, *row] for epoch, row in enumerate(rows, start=1)]
+    return table(["epoch", *columns], numbered)
 
 
 def times():
@@ -137,32 +259,90 @@ def times():
     return table(["network", "seconds per epoch (median)", "minutes per seed", "threads"], rows)
 
 
+def jumps():
+    """Return how often a test loss leaves that of the epoch before behind, once training is on."""
+    rows = []
+    for variant in VARIANTS:
+        ratios = []
+        for run in load(f"q3_cnn_{variant}")["runs"]:
+            losses = [epoch["test_loss"] for epoch in run["epochs"]]
+            for before, after in itertools.pairwise(losses[3:]):
+                ratios.append(after / before)
+        jumped = [ratio for ratio in ratios if ratio > 1.5]
+        worst = f"{max(ratios):.1f}" if ratios else ""
+        rows.append([f"`{variant}`", len(ratios), len(jumped), worst])
+    head = [
+        "",
+        "epochs after the fourth, all seeds",
+        "test loss over 1.5 times that of the epoch before",
+        "highest ratio",
+    ]
+    return table(head, rows)
+
+
+def layers():
+    """Return what three layers receive in each variant, and how many channels never fire."""
+    rows = []
+    for variant in VARIANTS:
+        runs = load(f"q3_cnn_{variant}")["runs"]
+        if any("layers" not in run for run in runs):
+            continue
+        row = [f"`{variant}`"]
+        for layer in ("conv 2", "linear 1", "linear 2"):
+            for when in ("start", "end"):
+                inputs = [run["layers"][when][layer] for run in runs]
+                mean = statistics.mean(one["mean"] for one in inputs)
+                deviation = statistics.mean(one["standard_deviation"] for one in inputs)
+                row.append(f"{minus(f'{round(mean, 3) + 0.0:.3f}')}, {deviation:.3f}")
+        for layer in ("conv 1", "conv 2", "linear 1"):
+            silent = [run["layers"]["never_fires"][layer] for run in runs]
+            row.append(f"{statistics.mean(silent):.1f} (at most {max(silent)})")
+        rows.append(row)
+    if not rows:
+        return NOT_YET
+    head = [
+        "mean, standard deviation of the input of",
+        "conv 2, before training",
+        "after",
+        "linear 1, before training",
+        "after",
+        "linear 2, before training",
+        "after",
+        "channels that never fire: conv 1, of 20",
+        "conv 2, of 20",
+        "linear 1, of 250",
+    ]
+    return table(head, rows)
+
+
 # ---------------------------------------------------------------- held-out images
-
-
 def group(sweep):
-    """Return the finished runs of a sweep by settings: a list of (settings, runs)."""
-    known = {
-        search.key(script, run["settings"], run["seed"]): run
-        for script in search.SCRIPTS
-        for run in search.load(script)
-    }
-    groups = {}
-    for script, settings, seed in search.jobs(sweep):
-        _, runs = groups.setdefault(json.dumps(settings), (settings, []))
-        runs.append(known[search.key(script, settings, seed)])
-    return list(groups.values())
+    """Return the recorded runs of a sweep by settings: a list of (settings, runs)."""
+    recorded = sweeps.recorded()
+    groups = []
+    for settings, seeds in sweeps.SWEEPS[sweep]:
+        script = "q3_cnn" if "batch_norm" in settings else "q2_mlp"
+        keys = [sweeps.key(script, settings, seed) for seed in seeds]
+        runs = [recorded[key] for key in keys if key in recorded]
+        if runs:
+            groups.append((settings, runs))
+    return groups
+
+
+def incomplete(sweep):
+    """Return whether runs of a sweep are missing."""
+    return sum(len(runs) for _, runs in group(sweep)) < len(sweeps.jobs(sweep))
 
 
 def accuracies(runs):
     """Return the validation accuracy in % of each run at its last epoch."""
-    values = [run["epochs"][-1][3] for run in runs]
+    values = [run["epochs"][-1]["validation_accuracy"] for run in runs]
     return [None if value is None else 100 * value for value in values]
 
 
 def losses(runs):
     """Return the validation loss of each run at its last epoch."""
-    return [run["epochs"][-1][2] for run in runs]
+    return [run["epochs"][-1]["validation_loss"] for run in runs]
 
 
 def sweep(name):
@@ -170,16 +350,16 @@ def sweep(name):
 
     One noisy epoch at a constant rate can't decide, hence also the mean of the last three.
     """
-    rows, groups = [], group(name)
+    groups = group(name)
     keys = list(dict.fromkeys(key for settings, _ in groups for key in settings))
     varied = [key for key in keys if len({str(row.get(key)) for row, _ in groups}) > 1]
+    rows = []
     for settings, runs in groups:
-        values = [settings.get(key, "") for key in varied]
-        values = [f"{value:g}" if isinstance(value, float | int) else value for value in values]
-        late = [100 * e[3] for run in runs for e in run["epochs"][-3:] if e[3]]
-        late = f"{statistics.mean(late):.2f}" if late else ""
-        figures = spread(accuracies(runs)), late, spread(losses(runs), 4)
-        rows.append([*values, len(runs), *figures])
+        values = [setting(settings[key]) if key in settings else "" for key in varied]
+        late_epochs = [epoch for run in runs for epoch in run["epochs"][-3:]]
+        late = [epoch["validation_accuracy"] for epoch in late_epochs]
+        mean = "" if None in late else f"{100 * statistics.mean(late):.2f}"
+        rows.append([*values, len(runs), spread(accuracies(runs)), mean, spread(losses(runs), 4)])
     head = [f"`{key}`" for key in varied]
     head += ["seeds", "accuracy, %", "last 3 epochs, %", "loss"]
     return table(head, rows)
@@ -197,15 +377,27 @@ RUNGS = [
 
 def ladder():
     """Return the figures from (b) to bn, one change at a time, and what each change brings."""
-    rows, before = [], None
-    for name, (_, runs) in zip(RUNGS, group("ladder"), strict=True):
-        accuracy = accuracies(runs)
-        gain = "", ""
-        if before:
-            gain = interval([b - a for a, b in zip(before, accuracy, strict=True)])
-        rows.append([name, spread(accuracy), spread(losses(runs), 4), *gain])
-        before = accuracy
-    head = ["", "accuracy, %", "loss", "gain, points", "95 % interval of the gain"]
+    if incomplete("ladder"):
+        return NOT_YET
+    rungs = [runs for _, runs in group("ladder")]
+    gains = []
+    for before, after in itertools.pairwise(rungs):
+        pairs = zip(accuracies(before), accuracies(after), strict=True)
+        gains.append([b - a for a, b in pairs])
+    survive = ["", *survive_holm(gains)]
+    gains = [[], *gains]
+    rows = []
+    for index, (name, runs) in enumerate(zip(RUNGS, rungs, strict=True)):
+        figures = [spread(accuracies(runs)), spread(losses(runs), 4)]
+        rows.append([name, *figures, *interval(gains[index]), survive[index]])
+    head = [
+        "",
+        "accuracy, %",
+        "loss",
+        "gain, points",
+        "95 % interval of the gain",
+        "survives Holm's correction",
+    ]
     return table(head, rows)
 
 
@@ -214,20 +406,30 @@ def factorial():
     rows = []
     for settings, runs in group("factorial"):
         used = ["yes" if settings[key] else "no" for key in ("batch_norm", "one_cycle", "affine")]
-        rows.append(
-            [*used, f"{settings['lr']:g}", spread(accuracies(runs)), spread(losses(runs), 4)]
-        )
+        figures = [spread(accuracies(runs)), spread(losses(runs), 4)]
+        rows.append([*used, setting(settings["lr"]), *figures])
     return table(["batch norm", "one-cycle", "affine", "rate", "accuracy, %", "loss"], rows)
 
 
 def effects():
-    """Return what each of the three brings: alone, on average over the others, on top of both."""
+    """Return what each of the three brings: alone, on average over the others, on top of both.
+
+    Below: how much more a change brings beside another one than without it (an interaction).
+    """
+    if incomplete("factorial"):
+        return NOT_YET
+    changes = ["batch norm", "one-cycle schedule", "affine augmentation"]
     cells = np.array([accuracies(runs) for _, runs in group("factorial")]).reshape(2, 2, 2, -1)
     rows = []
-    for axis, name in enumerate(["batch norm", "one-cycle schedule", "affine augmentation"]):
+    for axis, change in enumerate(changes):
         gains = cells.take(1, axis) - cells.take(0, axis)  # (2, 2, seeds)
-        several = gains[0, 0], gains.mean((0, 1)), gains[1, 1]
-        rows.append([name, *("{} ({})".format(*interval(gain.tolist())) for gain in several)])
+        several = [gains[0, 0], gains.mean((0, 1)), gains[1, 1]]
+        rows.append([change, *[in_one(*interval(gain.tolist())) for gain in several]])
+    for one, other in itertools.combinations(range(3), 2):
+        gains = np.diff(cells, axis=one)
+        more = np.diff(gains, axis=other).mean((0, 1, 2))  # over the third change; (seeds,)
+        name = f"{changes[one]} × {changes[other]}"
+        rows.append([name, "", in_one(*interval(more.tolist())), ""])
     return table(["gain, points", "alone", "on average", "on top of the other two"], rows)
 
 
@@ -236,13 +438,37 @@ def rates():
     found = {False: {}, True: {}}
     for settings, runs in group("rates"):
         found[settings["batch_norm"]][settings["lr"]] = spread(accuracies(runs))
-    rows = [[name, *found[norm].values()] for norm, name in ((False, "(b)"), (True, "`bn_only`"))]
+    rows = [
+        ["(b)", *found[False].values()],
+        ["`bn_only`", *found[True].values()],
+    ]
     return table(["learning rate", *found[True]], rows)
+
+
+def averages():
+    """Return what longer training and averaged predictions of bn give on the test set."""
+    measured = json.loads((sweeps.RESULTS / "averages.json").read_text())
+    rows = []
+    for flags, row in measured.items():
+        for way, title in (("plain", "the image"), ("shifted", "mean of five shifts")):
+            loss_of_each, accuracy_of_each = np.array(row[way]["seeds"]).T
+            loss, accuracy = row[way]["ensemble"]
+            one = [spread(100 * accuracy_of_each), spread(loss_of_each, 4)]
+            rows.append([f"`{flags}`", title, *one, f"{100 * accuracy:.2f}", f"{loss:.4f}"])
+    head = [
+        "flags",
+        "prediction from",
+        "one network, %",
+        "loss",
+        "mean of ten networks, %",
+        "loss",
+    ]
+    return table(head, rows)
 
 
 def speed():
     """Return the ratios of the benchmark, and time and memory of one epoch of each script."""
-    measured = json.loads((search.RESULTS / "benchmark.json").read_text())
+    measured = json.loads((sweeps.RESULTS / "benchmark.json").read_text())
     seconds = {tuple(key): value for *key, value in measured["epoch_seconds"]}
     threads = sorted({key[2] for key in seconds})
     rows = []
@@ -260,30 +486,9 @@ def speed():
     return table([*head, "one epoch from the command on, s", "peak memory, MB"], rows)
 
 
-def averages():
-    """Return what longer training and averaged predictions of bn give on the test set."""
-    measured = json.loads((search.RESULTS / "averages.json").read_text())
-    rows = []
-    for flags, row in measured.items():
-        for way, title in ("plain", "the image"), ("shifted", "mean of five shifts"):
-            losses, accuracies = np.array(row[way]["seeds"]).T
-            loss, accuracy = row[way]["ensemble"]
-            one = spread(100 * accuracies), spread(losses, 4)
-            rows.append([f"`{flags}`", title, *one, f"{100 * accuracy:.2f}", f"{loss:.4f}"])
-    head = [
-        "flags",
-        "prediction from",
-        "one network, %",
-        "loss",
-        "mean of ten networks, %",
-        "loss",
-    ]
-    return table(head, rows)
-
-
 def time_to_accuracy():
     """Return how soon short runs of bn and the tutorial's DataLoader pass two accuracies."""
-    measured = json.loads((search.RESULTS / "benchmark.json").read_text())["time_to_accuracy"]
+    measured = json.loads((sweeps.RESULTS / "benchmark.json").read_text())["time_to_accuracy"]
     runs = {
         f"`--variant bn --epochs {length}`": [[(run[0], run[2])] for run in measured[length]]
         for length in ("1", "3")
@@ -302,6 +507,29 @@ def time_to_accuracy():
     return table(head, rows)
 
 
+# ---------------------------------------------------------------- the documents
+BLOCKS = {
+    "results": results,
+    "paired": paired,
+    "hyperparameters": hyperparameters,
+    "epochs q3": epochs_of_variants,
+    "times": times,
+    "jumps": jumps,
+    "layers": layers,
+}
+BLOCKS |= {f"epochs {name}": partial(epochs, name) for name in TITLES}
+BLOCKS |= {name: partial(sweep, name) for name in sweeps.SWEEPS}
+BLOCKS |= {
+    "ladder": ladder,
+    "rates": rates,
+    "factorial": factorial,
+    "effects": effects,
+    "averages": averages,
+    "speed": speed,
+    "time to accuracy": time_to_accuracy,
+}
+
+
 def fill(text):
     """Return the text with each <!-- NAME --> block filled from the files."""
 
@@ -309,13 +537,6 @@ def fill(text):
         return f"{match[1]}\n{BLOCKS[match[2]]()}\n{match[3]}"
 
     return re.sub(r"(<!-- ((?!end)[\w ]+) -->)\n.*?(<!-- end -->)", block, text, flags=re.DOTALL)
-
-
-BLOCKS = {"results": results, "paired": paired, "hyperparameters": hyperparameters, "times": times}
-BLOCKS |= {f"epochs {name}": partial(epochs, name) for name in TITLES}
-BLOCKS |= {name: partial(sweep, name) for name in search.SWEEPS}
-BLOCKS |= {"ladder": ladder, "rates": rates, "factorial": factorial, "effects": effects}
-BLOCKS |= {"averages": averages, "speed": speed, "time to accuracy": time_to_accuracy}
 
 
 if __name__ == "__main__":
