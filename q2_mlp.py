@@ -14,8 +14,9 @@
     pip install torch torchvision matplotlib numpy tqdm
     uv run q2_mlp.py                      does the installation by itself
 
-Writes plots/q2_mlp.png and plots/q2_mlp.json beside this file. The loops are those of the PyTorch
-basics tutorial, https://pytorch.org/tutorials/beginner/basics/optimization_tutorial.html
+Reads MNIST from data/ beside this file, or downloads it there; writes plots/q2_mlp.png and .json
+beside it. The loops are those of the PyTorch basics tutorial,
+https://pytorch.org/tutorials/beginner/basics/optimization_tutorial.html
 """
 
 import argparse
@@ -31,7 +32,7 @@ import time
 from itertools import zip_longest
 from pathlib import Path
 
-# A notebook hands its own backend down to what it starts; matplotlib may not know it there.
+# A notebook passes its matplotlib backend on to what it starts, where it may be unknown.
 os.environ.pop("MPLBACKEND", None)
 
 import matplotlib.style
@@ -45,7 +46,8 @@ from tqdm import tqdm
 
 # ---------------------------------------------------------------- hyperparameters
 
-# Plain SGD as in the tutorial; the values were chosen with --validate.
+# Plain SGD as in the tutorial. Batch size and rate were chosen with --validate to suit the CNN of
+# question 3 (b) too; 17 epochs are what time allows.
 HYPERPARAMETERS = {
     "epochs": 17,
     "batch_size": 64,
@@ -81,25 +83,32 @@ def load_mnist(data_dir, train, device):
 
 
 def load_data(data_dir, validate, device):
-    """Return (images, labels) to train on, and to report on: the test set, or held-out ones."""
-    images, labels = load_mnist(data_dir, True, device)
-    if validate:
-        return (images[:-HELD_OUT], labels[:-HELD_OUT]), (images[-HELD_OUT:], labels[-HELD_OUT:])
-    return (images, labels), load_mnist(data_dir, False, device)
+    """Return (images, labels) to train on, and those to report on, which are "test" below."""
+    images, labels = load_mnist(data_dir, train=True, device=device)
+    train_data = (images, labels)
+    if validate:  # the last training images are held out, and stand for the test set
+        train_data = (images[:-HELD_OUT], labels[:-HELD_OUT])
+        test_data = (images[-HELD_OUT:], labels[-HELD_OUT:])
+    else:
+        test_data = load_mnist(data_dir, train=False, device=device)
+    return train_data, test_data
 
 
 def batches(data, batch_size, generator=None):
     """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64.
 
-    With a generator, in a random order that it draws; without, in the order of the data.
+    In place of the tutorial's DataLoader, which makes a picture and a tensor of each image anew:
+    with it, the MLP takes three times as long. With a generator, in a random order that it draws;
+    without, in the order of the data.
     """
     images, labels = data
     if generator is None:
         order = torch.arange(len(labels))
     else:
         order = torch.randperm(len(labels), generator=generator)
+    order = order.to(images.device)  # drawn on the CPU, so that it is the same on every device
     # disable=None: a progress bar on a terminal, none in a log file.
-    for index in tqdm(order.to(images.device).split(batch_size), leave=False, disable=None):
+    for index in tqdm(order.split(batch_size), leave=False, disable=None):
         yield images[index].unsqueeze(1) / 255, labels[index]
 
 
@@ -124,7 +133,7 @@ class NeuralNetwork(nn.Module):
 
 # ---------------------------------------------------------------- training
 def train_loop(dataloader, model, loss_fn, optimizer):
-    """Train for one epoch; return mean loss (nats) and accuracy, each sample as it was met."""
+    """Train for one epoch; return mean loss (nats) and accuracy (0 to 1) while weights change."""
     model.train()
     size = 0
     train_loss = 0
@@ -137,16 +146,17 @@ def train_loop(dataloader, model, loss_fn, optimizer):
         optimizer.step()
         optimizer.zero_grad()
 
-        # Sums stay on the device: an .item() here would make a GPU wait at every batch.
         size += len(y)
+        # Weighted, because the last batch is smaller than the others. No .item() here: it would
+        # make a GPU wait at every batch.
         train_loss += loss.detach() * len(y)
         correct += (logits.argmax(1) == y).sum()
     return train_loss.item() / size, correct.item() / size
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_loop(dataloader, model, loss_fn):
-    """Return the mean loss (nats) and the accuracy over all samples."""
+    """Return the mean loss (nats) and the accuracy (0 to 1) over all samples."""
     model.eval()
     size = 0
     test_loss = 0
@@ -154,7 +164,6 @@ def test_loop(dataloader, model, loss_fn):
     for X, y in dataloader:
         logits = model(X)
         size += len(y)
-        # A mean of batch means would give the samples of a smaller last batch more weight.
         test_loss += loss_fn(logits, y) * len(y)
         correct += (logits.argmax(1) == y).sum()
     return test_loss.item() / size, correct.item() / size
@@ -178,7 +187,7 @@ def train(settings, seed, train_data, test_data):
 
 # ---------------------------------------------------------------- results
 def new_record(variant, settings, args):
-    """Return the record of a run as its JSON will have it, without any epoch yet."""
+    """Return the record of a network as its JSON will have it, with no seed trained yet."""
     return {
         "script": Path(__file__).name,
         "variant": variant,
@@ -228,9 +237,9 @@ def print_epoch(seed, split, metrics):
 
 
 def train_and_record(name, variant, title, settings, args, train_data, test_data):
-    """Train once per seed, write the record after each epoch; return it and the last network.
+    """Train once per seed, write the record after each epoch; return the last network.
 
-    However it ends, what was finished is in the JSON and in the plot.
+    However it ends, what was finished is in the JSON and in the plot. name: that of both files.
     """
     record = new_record(variant, settings, args)
     split = record["split"]
@@ -241,16 +250,15 @@ def train_and_record(name, variant, title, settings, args, train_data, test_data
             start = time.perf_counter()
             for model, train_metrics, test_metrics in train(settings, seed, train_data, test_data):
                 seconds = time.perf_counter() - start
-                metrics = epoch_metrics(
-                    split, len(epochs) + 1, train_metrics, test_metrics, seconds
-                )
-                if not epochs:
+                epoch = len(epochs) + 1
+                metrics = epoch_metrics(split, epoch, train_metrics, test_metrics, seconds)
+                epochs.append(metrics)
+                if epoch == 1:
                     record["runs"].append({"seed": seed, "epochs": epochs})
                     record["parameters"] = sum(weights.numel() for weights in model.parameters())
-                epochs.append(metrics)
                 save_record(args, name, record)
                 print_epoch(seed, split, metrics)
-                start = time.perf_counter()
+                start = time.perf_counter()  # saving and printing are not the epoch's
         record["interrupted"] = False
     finally:  # nothing is printed here: standard output may be what failed
         if record["runs"]:
@@ -258,7 +266,7 @@ def train_and_record(name, variant, title, settings, args, train_data, test_data
             save_figure(args, name, plot_run(title, record))
     print(f"{title}: {final_metrics(record)}")
     print(f"wrote {result_path(args, name, '.json')} and .png")
-    return record, model
+    return model
 
 
 def result_path(args, name, suffix):
@@ -270,7 +278,7 @@ def result_path(args, name, suffix):
 
 def save(path, content):
     """Write bytes to a file, whole or not at all: nobody ever finds half a file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part = path.with_name(f"{path.name}.{os.getpid()}")  # two processes may write to one folder
     part.write_bytes(content)
     part.replace(path)
 
@@ -286,7 +294,7 @@ def save_figure(args, name, figure):
 
 
 def final_metrics(record):
-    """Return the metrics of the last epoch, never the best: mean ± sample standard deviation."""
+    """Return the metrics of the last epoch, never the best, as text: mean ± sample deviation."""
     split = record["split"]
     last_epochs = [run["epochs"][-1] for run in record["runs"]]
     loss = np.mean([epoch[f"{split}_loss"] for epoch in last_epochs])
@@ -302,7 +310,7 @@ def final_metrics(record):
 
 
 # ---------------------------------------------------------------- plots
-# Told apart in grey by the line, and by colour-blind readers by the colour (Okabe, Ito 2008).
+# The line tells curves apart in grey print, the colour (Okabe, Ito 2008) to the colour-blind.
 STYLES = [
     {"linestyle": "--", "color": "#0072B2"},
     {"linestyle": "-", "color": "#D55E00"},
@@ -313,7 +321,7 @@ ACCURACY_TICKS = [10, 50, 80, 90, 95, 97, 98, 98.5, 99, 99.3, 99.5, 99.7, 99.9, 
 
 
 def plot_run(title, record):
-    """Return a figure of one run: loss and accuracy per epoch, in training and test."""
+    """Return a figure of one record: loss and accuracy per epoch, in training and test."""
     split = record["split"]
     curves = {
         "train (running average)": (record, "train"),
@@ -323,7 +331,7 @@ def plot_run(title, record):
 
 
 def plot(title, curves, bands=True):
-    """Return a figure of loss and accuracy per epoch; curves: label to (record, part of it).
+    """Return a figure of loss and accuracy per epoch; curves: label to (record, "train" or split).
 
     A curve is the median of the seeds, its band reaches from the lowest to the highest.
     """
@@ -335,13 +343,16 @@ def plot(title, curves, bands=True):
     accuracy_ax.set(title="accuracy", ylabel="% (log scale of the error)")
     accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
     accuracy_ax.set_yticks(ACCURACY_TICKS)
-    for index, (label, (record, part)) in enumerate(curves.items()):
+    several_seeds = False
+    for index, label in enumerate(curves):
+        record, part = curves[label]
+        several_seeds = several_seeds or len(record["runs"]) > 1
         losses = values_per_epoch(record, f"{part}_loss")
         accuracies = 100 * values_per_epoch(record, f"{part}_accuracy")
         plot_curve(loss_ax, losses, label, STYLES[index], bands)
         plot_curve(accuracy_ax, accuracies, label, STYLES[index], bands)
     xlabel = "epoch"
-    if len(record["runs"]) > 1:
+    if several_seeds:
         xlabel += "; line: median of the seeds"
         if bands:
             xlabel += ", band: lowest to highest"
@@ -358,7 +369,8 @@ def plot(title, curves, bands=True):
 
 def accuracy_to_height(accuracy):
     """Space accuracies (%) by the logarithm of the error, so that 99 and 99.5 % differ."""
-    return -np.log10(np.maximum(100.01 - accuracy, 1e-3))  # the 0.01 keeps 100 % finite
+    # Finite at 100 % by the 0.01, and by the 1e-3 above it, where an axis may reach.
+    return -np.log10(np.maximum(100.01 - accuracy, 1e-3))
 
 
 def height_to_accuracy(height):
@@ -368,6 +380,7 @@ def height_to_accuracy(height):
 def values_per_epoch(record, key):
     """Return a metric as (epochs, seeds); an epoch that a seed did not reach is nan."""
     runs = [[epoch[key] for epoch in run["epochs"]] for run in record["runs"]]
+    # zip_longest makes (epochs, seeds) of (seeds, epochs).
     return np.array(list(zip_longest(*runs, fillvalue=np.nan)))
 
 
@@ -400,15 +413,16 @@ def folder(text):
     return Path(text).expanduser()
 
 
-def new_parser(description, defaults):
-    """Return a parser with the flags of both scripts; defaults: the hyperparameters as text."""
+def new_parser(description, settings_help):
+    """Return a parser with the flags of both scripts; settings_help: hyperparameters as text."""
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=f"Without its flag, a hyperparameter keeps its own value. {defaults}",
+        epilog=f"A hyperparameter without its flag keeps the value it has here. {settings_help}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         argument_default=argparse.SUPPRESS,  # so that args has only those that were given
     )
     parser.add_argument("--epochs", type=in_range(int, 1, 10_000), help="passes over the images")
+    # Batch norm can't train on one image.
     parser.add_argument("--batch-size", type=in_range(int, 2, 10_000), help="images per step")
     parser.add_argument("--lr", type=in_range(float, 1e-6, 1000), help="learning rate")
 
@@ -438,9 +452,9 @@ def settings_text(settings):
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
-def given_settings(args, defaults):
+def given_settings(args, settings):
     """Return those hyperparameters that have a flag on the command line."""
-    return {key: value for key, value in vars(args).items() if key in defaults}
+    return {key: value for key, value in vars(args).items() if key in settings}
 
 
 def choose_device(name):
@@ -460,8 +474,7 @@ def choose_device(name):
 
 
 def main(argv=None):
-    defaults = settings_text(HYPERPARAMETERS)
-    parser = new_parser("Train a 784-200-200-10 network on MNIST.", defaults)
+    parser = new_parser("Train a 784-200-200-10 network on MNIST.", settings_text(HYPERPARAMETERS))
     args = parser.parse_args(argv)
     settings = HYPERPARAMETERS | given_settings(args, HYPERPARAMETERS)
     torch.set_num_threads(args.threads)
@@ -474,16 +487,18 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    # Both end the training in order, even where a shell's & made the process ignore Ctrl-C.
+    # Both raise KeyboardInterrupt, so that what is finished is saved. Ctrl-C is set too, because
+    # a shell makes what it starts with & ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's output is no file
-        # A log can be watched, and a path that its encoding lacks letters for can be printed.
+        # Each line is written at once, so that a log can be watched; a letter that its encoding
+        # lacks is written as an escape.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         main()
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        sys.stdout = None  # else Python fails once more at exit if it is what broke
+        sys.stdout = None  # it may be what failed, and would fail again when Python ends
         sys.exit(f"Can't go on: {error}")

@@ -17,8 +17,9 @@
     uv run q3_cnn.py                      does the installation by itself
 
 With --validate it trains on 50,000 images and reports on the 10,000 held out of training; --help
-tells the other flags. Writes plots/q3_cnn_<variant>.png and .json beside this file, and the digits
-that bn has wrong; once all variants are there, how they compare and what their layers receive.
+tells the other flags. Reads MNIST from data/ beside this file, or downloads it there; writes
+plots/q3_cnn_<variant>.png and .json, and the digits that bn has wrong; once all variants are there,
+their comparison, and what the layers of base and bn_only receive.
 """
 
 import argparse
@@ -34,7 +35,7 @@ import time
 from itertools import zip_longest
 from pathlib import Path
 
-# A notebook hands its own backend down to what it starts; matplotlib may not know it there.
+# A notebook passes its matplotlib backend on to what it starts, where it may be unknown.
 os.environ.pop("MPLBACKEND", None)
 
 import matplotlib.style
@@ -49,7 +50,7 @@ from tqdm import tqdm
 
 # ---------------------------------------------------------------- hyperparameters
 
-# Plain SGD everywhere; the values were chosen with --validate.
+# Plain SGD everywhere. What the other variants add to BASE was chosen with --validate.
 BASE = {
     "epochs": 17,  # these three are those of question 2
     "batch_size": 64,
@@ -82,7 +83,8 @@ TITLES = {
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
 EVAL_BATCH = 500  # images; changes no result: large enough for speed, small enough for memory
-LAYER_IMAGES = 2000  # training images on which the layers of a trained network are looked at
+START_IMAGES = 500  # training images, one batch, on which an untrained network is looked into
+END_IMAGES = 2000  # training images on which a trained network is looked into
 LAYER_BINS = (-3, 7, 50)  # from, to, number: the bins in which their inputs are counted
 LAYERS = ["conv 1", "conv 2", "linear 1", "linear 2"]
 
@@ -112,25 +114,32 @@ def load_mnist(data_dir, train, device):
 
 
 def load_data(data_dir, validate, device):
-    """Return (images, labels) to train on, and to report on: the test set, or held-out ones."""
-    images, labels = load_mnist(data_dir, True, device)
-    if validate:
-        return (images[:-HELD_OUT], labels[:-HELD_OUT]), (images[-HELD_OUT:], labels[-HELD_OUT:])
-    return (images, labels), load_mnist(data_dir, False, device)
+    """Return (images, labels) to train on, and those to report on, which are "test" below."""
+    images, labels = load_mnist(data_dir, train=True, device=device)
+    train_data = (images, labels)
+    if validate:  # the last training images are held out, and stand for the test set
+        train_data = (images[:-HELD_OUT], labels[:-HELD_OUT])
+        test_data = (images[-HELD_OUT:], labels[-HELD_OUT:])
+    else:
+        test_data = load_mnist(data_dir, train=False, device=device)
+    return train_data, test_data
 
 
 def batches(data, batch_size, generator=None):
     """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64.
 
-    With a generator, in a random order that it draws; without, in the order of the data.
+    In place of the tutorial's DataLoader, which makes a picture and a tensor of each image anew:
+    with it, the MLP takes three times as long. With a generator, in a random order that it draws;
+    without, in the order of the data.
     """
     images, labels = data
     if generator is None:
         order = torch.arange(len(labels))
     else:
         order = torch.randperm(len(labels), generator=generator)
+    order = order.to(images.device)  # drawn on the CPU, so that it is the same on every device
     # disable=None: a progress bar on a terminal, none in a log file.
-    for index in tqdm(order.to(images.device).split(batch_size), leave=False, disable=None):
+    for index in tqdm(order.split(batch_size), leave=False, disable=None):
         yield images[index].unsqueeze(1) / 255, labels[index]
 
 
@@ -174,35 +183,36 @@ def random_affine(X, strength):
     return F.grid_sample(X, grid, align_corners=False)
 
 
+def augment(dataloader, strength):
+    """Yield the batches X, y with a random affine map of its own for each image."""
+    for X, y in dataloader:
+        yield random_affine(X, strength), y
+
+
 # ---------------------------------------------------------------- model
 class NeuralNetwork(nn.Module):
     """The CNN of the sheet: X (B, 1, 28, 28) to logits (B, 10)."""
 
     def __init__(self, batch_norm=False, eps=1e-5, dropout=0.0, normalize=False):
         super().__init__()
-        # Mean and standard deviation of MNIST's training pixels.
-        Normalize = torchvision.transforms.Normalize
-        self.normalize = Normalize([0.1307], [0.3081]) if normalize else nn.Identity()
-
-        def norm2d(channels):
-            return nn.BatchNorm2d(channels, eps) if batch_norm else nn.Identity()
-
-        def norm1d(features):
-            return nn.BatchNorm1d(features, eps) if batch_norm else nn.Identity()
-
+        self.normalize = nn.Identity()
+        if normalize:  # by mean and standard deviation of MNIST's training pixels
+            self.normalize = torchvision.transforms.Normalize([0.1307], [0.3081])
+        norm2d = nn.BatchNorm2d if batch_norm else nn.Identity  # Identity ignores its arguments
+        norm1d = nn.BatchNorm1d if batch_norm else nn.Identity
         self.stack = nn.Sequential(
             nn.Conv2d(1, 20, kernel_size=4, stride=1),  # 28 x 28 -> 25 x 25
             nn.ReLU(),
-            norm2d(20),
+            norm2d(20, eps),
             nn.Conv2d(20, 20, kernel_size=4, stride=2),  # -> 11 x 11
             nn.ReLU(),
-            norm2d(20),
+            norm2d(20, eps),
             nn.MaxPool2d(2),  # -> 5 x 5
             nn.Flatten(),
             nn.Dropout(dropout),
             nn.Linear(20 * 5 * 5, 250),
             nn.ReLU(),
-            norm1d(250),
+            norm1d(250, eps),
             nn.Dropout(dropout),
             nn.Linear(250, 10),
         )
@@ -213,16 +223,21 @@ class NeuralNetwork(nn.Module):
 
 def new_network(settings, device):
     """Return an untrained network of these settings."""
-    keys = ("batch_norm", "eps", "dropout", "normalize")
-    model = NeuralNetwork(**{key: settings[key] for key in keys}).to(device)
-    if device.type == "cpu":  # on most processors, convolutions are faster in this layout
+    model = NeuralNetwork(
+        batch_norm=settings["batch_norm"],
+        eps=settings["eps"],
+        dropout=settings["dropout"],
+        normalize=settings["normalize"],
+    )
+    model = model.to(device)
+    if device.type == "cpu":  # most processors are faster at convolutions in this layout
         model = model.to(memory_format=torch.channels_last)
     return model
 
 
 # ---------------------------------------------------------------- training
 def train_loop(dataloader, model, loss_fn, optimizer, scheduler):
-    """Train for one epoch; return mean loss (nats) and accuracy, each sample as it was met."""
+    """Train for one epoch; return mean loss (nats) and accuracy (0 to 1) while weights change."""
     model.train()
     size = 0
     train_loss = 0
@@ -236,16 +251,17 @@ def train_loop(dataloader, model, loss_fn, optimizer, scheduler):
         optimizer.zero_grad()
         scheduler.step()
 
-        # Sums stay on the device: an .item() here would make a GPU wait at every batch.
         size += len(y)
+        # Weighted, because the last batch is smaller than the others. No .item() here: it would
+        # make a GPU wait at every batch.
         train_loss += loss.detach() * len(y)
         correct += (logits.argmax(1) == y).sum()
     return train_loss.item() / size, correct.item() / size
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_loop(dataloader, model, loss_fn):
-    """Return the mean loss (nats) and the accuracy over all samples."""
+    """Return the mean loss (nats) and the accuracy (0 to 1) over all samples."""
     model.eval()
     size = 0
     test_loss = 0
@@ -253,7 +269,6 @@ def test_loop(dataloader, model, loss_fn):
     for X, y in dataloader:
         logits = model(X)
         size += len(y)
-        # A mean of batch means would give the samples of a smaller last batch more weight.
         test_loss += loss_fn(logits, y) * len(y)
         correct += (logits.argmax(1) == y).sum()
     return test_loss.item() / size, correct.item() / size
@@ -262,8 +277,9 @@ def test_loop(dataloader, model, loss_fn):
 def new_scheduler(settings, optimizer, samples):
     """Return the schedule of the learning rate, stepped after each batch."""
     if not settings["one_cycle"]:
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)  # the rate stays as it is
     steps = settings["epochs"] * math.ceil(samples / settings["batch_size"])
+    # No momentum is cycled, because plain SGD has none.
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=settings["lr"], total_steps=steps, cycle_momentum=False
     )
@@ -284,14 +300,14 @@ def train(settings, seed, train_data, test_data):
     for _ in range(settings["epochs"]):
         train_batches = batches(train_data, settings["batch_size"], generator)
         if settings["affine"]:
-            train_batches = ((random_affine(X, settings["affine"]), y) for X, y in train_batches)
+            train_batches = augment(train_batches, settings["affine"])
         train_metrics = train_loop(train_batches, model, loss_fn, optimizer, scheduler)
         test_metrics = test_loop(batches(test_data, EVAL_BATCH), model, loss_fn)
         yield model, train_metrics, test_metrics
 
 
 # ---------------------------------------------------------------- results
-@torch.inference_mode()
+@torch.no_grad()
 def predict(dataloader, model):
     """Return the probabilities (N, 10) that the model gives to the digits."""
     model.eval()
@@ -305,22 +321,20 @@ def wrong_images(model, data):
 
 
 def record_layers(settings, seed, model, data, with_counts):
-    """Return what each layer receives before training and after it, and which channels are dead.
+    """Return what each layer receives before training and after it, and how many channels are dead.
 
-    Before training, on EVAL_BATCH images, as the first batch would: batch norm uses the statistics
-    of these images, and nothing is dropped. After it, on LAYER_IMAGES images, as in evaluation.
+    Before training, on START_IMAGES images as one batch: batch norm uses the statistics of that
+    batch, as in training, but nothing is dropped. After it, on END_IMAGES images, as in evaluation.
     "never_fires" counts the channels that a ReLU leaves at zero at every place of every image,
-    "low_variance" those whose running variance in batch norm is below 1e-4; by the layer before.
+    "low_variance" those of hardly any running variance; both by the layer before the ReLU.
     """
+    images, labels = data
     torch.manual_seed(seed)  # the network that this training began with
-    untrained = new_network(settings, data[0].device)
-    for layer in untrained.stack:
-        if isinstance(layer, nn.Dropout):
-            layer.eval()
-    model.eval()
-    few = (data[0][:EVAL_BATCH], data[1][:EVAL_BATCH])
-    many = (data[0][:LAYER_IMAGES], data[1][:LAYER_IMAGES])
+    untrained = new_network(settings | {"dropout": 0.0}, images.device)
+    few = batches((images[:START_IMAGES], labels[:START_IMAGES]), START_IMAGES)
     start, _ = look_inside(untrained, few, with_counts)
+    model.eval()
+    many = batches((images[:END_IMAGES], labels[:END_IMAGES]), EVAL_BATCH)
     end, never_fires = look_inside(model, many, with_counts)
     norms = [layer for layer in model.stack if isinstance(layer, (nn.BatchNorm2d, nn.BatchNorm1d))]
     low_variance = {}
@@ -329,22 +343,22 @@ def record_layers(settings, seed, model, data, with_counts):
     return {"start": start, "end": end, "never_fires": never_fires, "low_variance": low_variance}
 
 
-@torch.inference_mode()
-def look_inside(model, data, with_counts):
+@torch.no_grad()
+def look_inside(model, dataloader, with_counts):
     """Return a description of what each layer receives, and how many channels never fire."""
-    sums = {name: 0 for name in LAYERS}
-    fires = {}
-    for X, _ in batches(data, EVAL_BATCH):
+    sums = dict.fromkeys(LAYERS, 0)
+    fires = dict.fromkeys(LAYERS[:-1], False)  # after the last layer there is no ReLU
+    for X, _ in dataloader:
         X = model.normalize(X)
-        names = iter(LAYERS)
+        index = -1
         for layer in model.stack:
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                name = next(names)
-                sums[name] = sums[name] + sums_and_counts(X)
+                index += 1
+                sums[LAYERS[index]] += sums_and_counts(X)
             X = layer(X)
-            if isinstance(layer, nn.ReLU):
-                fired = (X > 0).transpose(0, 1).flatten(1).any(1)  # (channels,)
-                fires[name] = fires.get(name, False) | fired
+            if isinstance(layer, nn.ReLU):  # noted under the layer that it follows
+                channels = X.transpose(0, 1).flatten(1)
+                fires[LAYERS[index]] |= (channels > 0).any(1)
     inputs = {name: describe(sums[name], with_counts) for name in LAYERS}
     never_fires = {name: (~fired).sum().item() for name, fired in fires.items()}
     return inputs, never_fires
@@ -365,14 +379,15 @@ def describe(sums, with_counts):
     """Return mean, standard deviation and, if asked, the counts as the JSON has them."""
     number, total, squares, *counts = sums.tolist()
     mean = total / number
-    description = {"mean": mean, "standard_deviation": math.sqrt(squares / number - mean**2)}
+    variance = max(squares / number - mean**2, 0)  # rounding can make it negative
+    description = {"mean": mean, "standard_deviation": math.sqrt(variance)}
     if with_counts:
         description["counts"] = [int(count) for count in counts]
     return description
 
 
 def new_record(variant, settings, args):
-    """Return the record of a run as its JSON will have it, without any epoch yet."""
+    """Return the record of a network as its JSON will have it, with no seed trained yet."""
     return {
         "script": Path(__file__).name,
         "variant": variant,
@@ -422,9 +437,9 @@ def print_epoch(seed, split, metrics):
 
 
 def train_and_record(name, variant, title, settings, args, train_data, test_data):
-    """Train once per seed, write the record after each epoch; return it and the last network.
+    """Train once per seed, write the record after each epoch; return the last network.
 
-    However it ends, what was finished is in the JSON and in the plot.
+    However it ends, what was finished is in the JSON and in the plot. name: that of both files.
     """
     record = new_record(variant, settings, args)
     split = record["split"]
@@ -435,18 +450,17 @@ def train_and_record(name, variant, title, settings, args, train_data, test_data
             start = time.perf_counter()
             for model, train_metrics, test_metrics in train(settings, seed, train_data, test_data):
                 seconds = time.perf_counter() - start
-                metrics = epoch_metrics(
-                    split, len(epochs) + 1, train_metrics, test_metrics, seconds
-                )
-                if not epochs:
+                epoch = len(epochs) + 1
+                metrics = epoch_metrics(split, epoch, train_metrics, test_metrics, seconds)
+                epochs.append(metrics)
+                if epoch == 1:
                     record["runs"].append({"seed": seed, "epochs": epochs})
                     record["parameters"] = sum(weights.numel() for weights in model.parameters())
-                epochs.append(metrics)
                 save_record(args, name, record)
                 print_epoch(seed, split, metrics)
-                start = time.perf_counter()
+                start = time.perf_counter()  # saving and printing are not the epoch's
             epochs[-1]["wrong"] = wrong_images(model, test_data)
-            first = seed == args.seeds[0]
+            first = seed == args.seeds[0]  # the figure shows it; counts of all make a long file
             layers = record_layers(settings, seed, model, train_data, with_counts=first)
             record["runs"][-1]["layers"] = layers
         record["interrupted"] = False
@@ -456,7 +470,7 @@ def train_and_record(name, variant, title, settings, args, train_data, test_data
             save_figure(args, name, plot_run(title, record))
     print(f"{title}: {final_metrics(record)}")
     print(f"wrote {result_path(args, name, '.json')} and .png")
-    return record, model
+    return model
 
 
 def result_path(args, name, suffix):
@@ -468,7 +482,7 @@ def result_path(args, name, suffix):
 
 def save(path, content):
     """Write bytes to a file, whole or not at all: nobody ever finds half a file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part = path.with_name(f"{path.name}.{os.getpid()}")  # two processes may write to one folder
     part.write_bytes(content)
     part.replace(path)
 
@@ -484,7 +498,7 @@ def save_figure(args, name, figure):
 
 
 def final_metrics(record):
-    """Return the metrics of the last epoch, never the best: mean ± sample standard deviation."""
+    """Return the metrics of the last epoch, never the best, as text: mean ± sample deviation."""
     split = record["split"]
     last_epochs = [run["epochs"][-1] for run in record["runs"]]
     loss = np.mean([epoch[f"{split}_loss"] for epoch in last_epochs])
@@ -500,7 +514,7 @@ def final_metrics(record):
 
 
 # ---------------------------------------------------------------- plots
-# Told apart in grey by the line, and by colour-blind readers by the colour (Okabe, Ito 2008).
+# The line tells curves apart in grey print, the colour (Okabe, Ito 2008) to the colour-blind.
 STYLES = [
     {"linestyle": "--", "color": "#0072B2"},
     {"linestyle": "-", "color": "#D55E00"},
@@ -511,7 +525,7 @@ ACCURACY_TICKS = [10, 50, 80, 90, 95, 97, 98, 98.5, 99, 99.3, 99.5, 99.7, 99.9, 
 
 
 def plot_run(title, record):
-    """Return a figure of one run: loss and accuracy per epoch, in training and test."""
+    """Return a figure of one record: loss and accuracy per epoch, in training and test."""
     split = record["split"]
     curves = {
         "train (running average)": (record, "train"),
@@ -521,7 +535,7 @@ def plot_run(title, record):
 
 
 def plot(title, curves, bands=True):
-    """Return a figure of loss and accuracy per epoch; curves: label to (record, part of it).
+    """Return a figure of loss and accuracy per epoch; curves: label to (record, "train" or split).
 
     A curve is the median of the seeds, its band reaches from the lowest to the highest.
     """
@@ -533,13 +547,16 @@ def plot(title, curves, bands=True):
     accuracy_ax.set(title="accuracy", ylabel="% (log scale of the error)")
     accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
     accuracy_ax.set_yticks(ACCURACY_TICKS)
-    for index, (label, (record, part)) in enumerate(curves.items()):
+    several_seeds = False
+    for index, label in enumerate(curves):
+        record, part = curves[label]
+        several_seeds = several_seeds or len(record["runs"]) > 1
         losses = values_per_epoch(record, f"{part}_loss")
         accuracies = 100 * values_per_epoch(record, f"{part}_accuracy")
         plot_curve(loss_ax, losses, label, STYLES[index], bands)
         plot_curve(accuracy_ax, accuracies, label, STYLES[index], bands)
     xlabel = "epoch"
-    if len(record["runs"]) > 1:
+    if several_seeds:
         xlabel += "; line: median of the seeds"
         if bands:
             xlabel += ", band: lowest to highest"
@@ -556,7 +573,8 @@ def plot(title, curves, bands=True):
 
 def accuracy_to_height(accuracy):
     """Space accuracies (%) by the logarithm of the error, so that 99 and 99.5 % differ."""
-    return -np.log10(np.maximum(100.01 - accuracy, 1e-3))  # the 0.01 keeps 100 % finite
+    # Finite at 100 % by the 0.01, and by the 1e-3 above it, where an axis may reach.
+    return -np.log10(np.maximum(100.01 - accuracy, 1e-3))
 
 
 def height_to_accuracy(height):
@@ -566,6 +584,7 @@ def height_to_accuracy(height):
 def values_per_epoch(record, key):
     """Return a metric as (epochs, seeds); an epoch that a seed did not reach is nan."""
     runs = [[epoch[key] for epoch in run["epochs"]] for run in record["runs"]]
+    # zip_longest makes (epochs, seeds) of (seeds, epochs).
     return np.array(list(zip_longest(*runs, fillvalue=np.nan)))
 
 
@@ -590,24 +609,25 @@ def plot_comparison(records, split):
 
 
 def plot_layers(records):
-    """Return a figure of what three layers receive before and after training, for two variants."""
+    """Return a figure of what the last three layers receive, in base and in bn_only."""
     networks = {"without batch norm": records["base"], "with batch norm": records["bn_only"]}
     seed = records["base"]["runs"][0]["seed"]
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     figure.suptitle(f"Q3: what the layers receive in (b) and with batch norm alone, seed {seed}")
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
-    for row, (when, words) in enumerate([("start", "before training"), ("end", "after training")]):
+    # Above 100 % is room for the legends.
+    axes[0, 0].set(yscale="log", ylim=(0.01, 5000), yticks=[0.01, 0.1, 1, 10, 100])
+    moments = {"start": "before training", "end": "after training"}
+    for row, when in enumerate(moments):
         for column, layer in enumerate(LAYERS[1:]):
             ax = axes[row, column]
             for index, record in enumerate(networks.values()):
                 inputs = record["runs"][0]["layers"][when][layer]
                 plot_inputs(ax, inputs, STYLES[index])
-            ax.set_title(f"input of {layer}, {words}")
+            ax.set_title(f"input of {layer}, {moments[when]}")
             ax.legend(loc="upper right", frameon=False)
+            ax.minorticks_off()
             ax.grid(alpha=0.3)
-    axes[0, 0].set(yscale="log", ylim=(0.01, 5000), yticks=[0.01, 0.1, 1, 10, 100])
-    for ax in axes.flat:
-        ax.minorticks_off()
     for ax in axes[1]:
         ax.set_xlabel("value; line: mean")
     for ax in axes[:, 0]:
@@ -672,15 +692,16 @@ def folder(text):
     return Path(text).expanduser()
 
 
-def new_parser(description, defaults):
-    """Return a parser with the flags of both scripts; defaults: the hyperparameters as text."""
+def new_parser(description, settings_help):
+    """Return a parser with the flags of both scripts; settings_help: hyperparameters as text."""
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=f"Without its flag, a hyperparameter keeps its own value. {defaults}",
+        epilog=f"A hyperparameter without its flag keeps the value it has here. {settings_help}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         argument_default=argparse.SUPPRESS,  # so that args has only those that were given
     )
     parser.add_argument("--epochs", type=in_range(int, 1, 10_000), help="passes over the images")
+    # Batch norm can't train on one image.
     parser.add_argument("--batch-size", type=in_range(int, 2, 10_000), help="images per step")
     parser.add_argument("--lr", type=in_range(float, 1e-6, 1000), help="learning rate")
 
@@ -710,9 +731,9 @@ def settings_text(settings):
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
-def given_settings(args, defaults):
+def given_settings(args, settings):
     """Return those hyperparameters that have a flag on the command line."""
-    return {key: value for key, value in vars(args).items() if key in defaults}
+    return {key: value for key, value in vars(args).items() if key in settings}
 
 
 def choose_device(name):
@@ -757,7 +778,7 @@ def run_variant(variant, settings, args, train_data, test_data):
         seen_train = (deskew(train_data[0]), train_data[1])
         seen_test = (deskew(test_data[0]), test_data[1])
     name = f"q3_cnn_{variant}"
-    _, model = train_and_record(name, variant, title, settings, args, seen_train, seen_test)
+    model = train_and_record(name, variant, title, settings, args, seen_train, seen_test)
     if variant == "bn":
         figure = plot_wrong(f"{title}, seed {args.seeds[-1]}", model, test_data, seen_test)
         save_figure(args, "q3_cnn_bn_wrong", figure)
@@ -765,29 +786,34 @@ def run_variant(variant, settings, args, train_data, test_data):
 
 
 def main(argv=None):
-    rows = [f"{variant}: {settings_text(row)}" for variant, row in HYPERPARAMETERS.items()]
-    parser = new_parser("Train a CNN on MNIST.", "; ".join(rows))
+    texts = [f"{variant}: {settings_text(row)}" for variant, row in HYPERPARAMETERS.items()]
+    parser = new_parser("Train a CNN on MNIST.", "; ".join(texts))
     variants = [*HYPERPARAMETERS, "all"]
     parser.add_argument("--variant", choices=variants, default="all", help="which network")
     yes_or_no = argparse.BooleanOptionalAction
-    share = in_range(float, 0, 1)
+    zero_to_one = in_range(float, 0, 1)
     parser.add_argument("--one-cycle", action=yes_or_no, help="let the rate rise to --lr and fall")
     parser.add_argument("--batch-norm", action=yes_or_no, help="batch norm after every ReLU")
-    parser.add_argument("--eps", type=share, help="what batch norm adds to a variance")
-    parser.add_argument("--weight-decay", type=share, help="weight decay")
-    parser.add_argument("--dropout", type=share, help="probability, before both linear layers")
-    parser.add_argument("--affine", type=share, help="strength of the random affine augmentation")
+    parser.add_argument("--eps", type=zero_to_one, help="what batch norm adds to a variance")
+    parser.add_argument("--weight-decay", type=zero_to_one, help="how much the weights shrink")
+    parser.add_argument(
+        "--dropout", type=zero_to_one, help="probability, before both linear layers"
+    )
+    parser.add_argument(
+        "--affine", type=zero_to_one, help="strength of the random affine augmentation"
+    )
     parser.add_argument("--deskew", action=yes_or_no, help="straighten the digits")
     parser.add_argument("--normalize", action=yes_or_no, help="centre and scale the pixels")
     args = parser.parse_args(argv)
     given = given_settings(args, BASE)
     rows = {variant: row | given for variant, row in HYPERPARAMETERS.items()}
+    chosen = list(rows) if args.variant == "all" else [args.variant]
     torch.set_num_threads(args.threads)
     args.device = choose_device(args.device)
     args.plots_dir.mkdir(parents=True, exist_ok=True)
     train_data, test_data = load_data(args.data_dir, args.validate, args.device)
     with matplotlib.style.context("default"):  # not those of the user's own matplotlibrc
-        for variant in rows if args.variant == "all" else [args.variant]:
+        for variant in chosen:
             run_variant(variant, rows[variant], args, train_data, test_data)
         records = load_finished(args, rows)
         if records:
@@ -799,16 +825,18 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    # Both end the training in order, even where a shell's & made the process ignore Ctrl-C.
+    # Both raise KeyboardInterrupt, so that what is finished is saved. Ctrl-C is set too, because
+    # a shell makes what it starts with & ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's output is no file
-        # A log can be watched, and a path that its encoding lacks letters for can be printed.
+        # Each line is written at once, so that a log can be watched; a letter that its encoding
+        # lacks is written as an escape.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         main()
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        sys.stdout = None  # else Python fails once more at exit if it is what broke
+        sys.stdout = None  # it may be what failed, and would fail again when Python ends
         sys.exit(f"Can't go on: {error}")
