@@ -53,8 +53,8 @@ def train(data_dir, settings, seed):
     images, labels = test_data
     # The progress bars of several workers would write over one another.
     with open(os.devnull, "w") as silence, contextlib.redirect_stderr(silence):
-        for model, _, _ in q3_cnn.train(settings, seed, train_data, test_data):
-            pass  # the same network after each epoch
+        epochs = list(q3_cnn.train(settings, seed, train_data, test_data))
+        model, _, _ = epochs[-1]
         views = []
         for view in shifted(images):
             views.append(q3_cnn.predict(q3_cnn.batches((view, labels), q3_cnn.EVAL_BATCH), model))

@@ -1,16 +1,22 @@
-"""Speed of the scripts' data path against the tutorial's, and of both layouts of the CNN.
+"""How long the scripts take beside the tutorial's loop, under the same conditions.
 
     python experiments/benchmark.py --data-dir DIR
+    python experiments/benchmark.py time_to_accuracy
 
-Writes results/benchmark.json in three parts, each of which can be named to be measured alone.
-epoch_seconds: the median seconds that an epoch of 60,000 images would take, by number of threads,
-from training steps of each network, kind after kind and round after round, so that a slow minute of
-the machine hits them all. one_epoch_run: peak memory of one whole epoch of each script, and its
-seconds from the command on. time_to_accuracy: how soon short runs of bn, and bn_only with the
-tutorial's DataLoader, pass 99.0 and 99.4 %. CPU only; nothing else should run meanwhile.
+Writes results/benchmark.json in three parts, each of which can be named to be measured alone. Each
+is measured on one thread and on as many as there are processors.
+epoch_seconds: the median seconds that an epoch of 60,000 images would take, with nothing else
+running and beside one busy process, from training steps of each network, kind after kind and round
+after round, so that a slow minute of the machine hits them all.
+one_epoch_run: peak memory of one whole epoch of each script, and its seconds from the command on.
+time_to_accuracy: how soon short runs of bn, and bn_only with the tutorial's DataLoader, pass 99.0
+and 99.4 %.
+CPU only; nothing else should run meanwhile.
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import platform
@@ -18,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -33,106 +38,177 @@ sys.path.insert(0, str(ROOT))  # for the two scripts
 import q2_mlp  # noqa: E402
 import q3_cnn  # noqa: E402
 
-NETWORKS = {"q2_mlp": q2_mlp.NeuralNetwork} | {
-    f"q3_cnn_{variant}": lambda row=row: q3_cnn.NeuralNetwork(row["batch_norm"], row["dropout"])
-    for variant, row in q3_cnn.HYPERPARAMETERS.items()
-}
+NAMES = ["q2_mlp", *[f"q3_cnn_{variant}" for variant in q3_cnn.HYPERPARAMETERS]]
 BATCH_SIZE = 64
 ROUNDS = 2
+STEPS = {"q2_mlp": 400}  # timed at once; a step of a CNN takes longer
+STEPS_OF_A_CNN = 60
+SEEDS = range(5)
+MOST_EPOCHS = 6  # of the tutorial's loop, if it does not pass 99.4 % before
+KINDS = {  # whose loader, and the order in which a convolution's numbers lie in memory
+    "tutorial": torch.contiguous_format,
+    "ours, default layout": torch.contiguous_format,
+    "ours": torch.channels_last,
+}
 
 
-def tutorial_loader(data_dir):
+# ---------------------------------------------------------------- seconds per epoch
+def threads_to_try():
+    """Return one thread, and as many as there are processors."""
+    return sorted({1, os.cpu_count()})
+
+
+@contextlib.contextmanager
+def one_busy_process():
+    """Keep one processor busy meanwhile."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def tutorial_loader(data_dir, train=True):
     """Return the tutorial's loader, which makes a picture per image and a tensor per picture."""
-    return DataLoader(MNIST(data_dir, transform=ToTensor()), BATCH_SIZE, shuffle=True)
+    data = MNIST(data_dir, train=train, transform=ToTensor())
+    return DataLoader(data, BATCH_SIZE, shuffle=train)
 
 
-def our_loader(data_dir, affine=0.0):
+def our_loader(data, affine):
     """Return the scripts' loader: the whole set as one tensor, indexed by a permutation."""
-    data = q2_mlp.load_mnist(data_dir, True, "cpu")
-    loader = q2_mlp.batches(data, BATCH_SIZE, torch.randperm(len(data[1])))
-    return ((q3_cnn.random_affine(X, affine), y) for X, y in loader) if affine else loader
+    loader = q2_mlp.batches(data, BATCH_SIZE, torch.Generator().manual_seed(0))
+    if affine:
+        return q3_cnn.augment(loader, affine)
+    return loader
 
 
-def epoch_seconds(network, layout, loader, steps):
+def new_network(name):
+    """Return an untrained network by the name of its results, and the strength of its affine."""
+    if name == "q2_mlp":
+        return q2_mlp.NeuralNetwork(), 0.0
+    settings = q3_cnn.HYPERPARAMETERS[name.removeprefix("q3_cnn_")]
+    return q3_cnn.new_network(settings, torch.device("cpu")), settings["affine"]
+
+
+def epoch_seconds(name, kind, data_dir, data):
     """Return the seconds that an epoch of 60,000 images would take, from some steps of it."""
-    model = network().to(memory_format=layout)
+    model, affine = new_network(name)
+    model = model.to(memory_format=KINDS[kind])
+    loader = tutorial_loader(data_dir) if kind == "tutorial" else our_loader(data, affine)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loss_fn = nn.CrossEntropyLoss()
+    steps = STEPS.get(name, STEPS_OF_A_CNN)
     loader = iter(loader)
-    q2_mlp.train_loop(islice(loader, steps // 5), model, nn.CrossEntropyLoss(), optimizer)
+    first_steps = itertools.islice(loader, max(1, steps // 5))
+    q2_mlp.train_loop(first_steps, model, loss_fn, optimizer)  # not timed: they are slower
     start = time.perf_counter()
-    q2_mlp.train_loop(islice(loader, steps), model, nn.CrossEntropyLoss(), optimizer)
+    q2_mlp.train_loop(itertools.islice(loader, steps), model, loss_fn, optimizer)
     return (time.perf_counter() - start) / steps * 60_000 / BATCH_SIZE
 
 
 def time_epochs(data_dir):
-    """Return the median seconds per epoch by network, kind and number of threads."""
-    default, last = torch.contiguous_format, torch.channels_last
-    kinds = {"tutorial": default, "ours, default layout": default, "ours": last}
+    """Return the median seconds per epoch of each network and kind under each condition."""
+    data = q2_mlp.load_mnist(data_dir, True, "cpu")
+    conditions = list(itertools.product(threads_to_try(), [False, True]))
     times = {}
     for _ in range(ROUNDS):
-        for threads in range(1, os.cpu_count() + 1):
+        for threads, busy in conditions:
             torch.set_num_threads(threads)
-            for name, network in NETWORKS.items():
-                affine = q3_cnn.BN["affine"] if name == "q3_cnn_bn" else 0.0
-                for kind, layout in kinds.items():
-                    tutorial = kind == "tutorial"
-                    loader = tutorial_loader(data_dir) if tutorial else our_loader(data_dir, affine)
-                    seconds = epoch_seconds(network, layout, loader, 400 if "q2" in name else 60)
-                    times.setdefault((name, kind, threads), []).append(seconds)
-    return [[*key, round(median(values), 2)] for key, values in times.items()]
+            with one_busy_process() if busy else contextlib.nullcontext():
+                for name, kind in itertools.product(NAMES, KINDS):
+                    seconds = epoch_seconds(name, kind, data_dir, data)
+                    times.setdefault((name, kind, threads, busy), []).append(seconds)
+    result = []
+    for (name, kind, threads, busy), values in times.items():
+        result.append(
+            {
+                "network": name,
+                "kind": kind,
+                "threads": threads,
+                "beside_a_busy_process": busy,
+                "seconds": round(median(values), 2),
+            }
+        )
+    return result
 
 
-def whole_run(data_dir, script, *flags):
-    """Return the seconds from the command on, the peak memory in MB (Linux), the test accuracy."""
+# ---------------------------------------------------------------- whole runs
+def whole_run(data_dir, threads, script, *flags):
+    """Return seconds from the command on, peak memory (Linux) and test accuracy of a run."""
     with tempfile.TemporaryDirectory() as plots:
         start = time.perf_counter()
-        folders = "--data-dir", data_dir, "--plots-dir", plots
-        command = [sys.executable, ROOT / script, *flags, *folders]
+        command = [sys.executable, ROOT / script, *flags, "--threads", str(threads)]
+        command += ["--data-dir", data_dir, "--plots-dir", plots]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         if status:
             sys.exit(f"{script} failed")
         record = json.loads(next(Path(plots).glob("*.json")).read_text())
-    accuracy = record["runs"][0]["epochs"][-1]["test_accuracy"]
-    return round(seconds, 1), round(usage.ru_maxrss / 1024), accuracy
+    return {
+        "threads": threads,
+        "seconds": round(seconds, 1),
+        "memory_mb": round(usage.ru_maxrss / 1024),
+        "test_accuracy": record["runs"][0]["epochs"][-1]["test_accuracy"],
+    }
 
 
 def one_epoch_runs(data_dir):
-    """Return seconds, memory and accuracy of one epoch of each network."""
-    runs = {"q2_mlp": whole_run(data_dir, "q2_mlp.py", "--epochs", "1")}
-    for variant in q3_cnn.HYPERPARAMETERS:
-        flags = "--variant", variant, "--epochs", "1"
-        runs[f"q3_cnn_{variant}"] = whole_run(data_dir, "q3_cnn.py", *flags)
+    """Return one epoch of each network, on each number of threads."""
+    runs = []
+    for threads in threads_to_try():
+        for name in NAMES:
+            script = "q2_mlp.py"
+            flags = ["--epochs", "1"]
+            if name != "q2_mlp":
+                script = "q3_cnn.py"
+                flags += ["--variant", name.removeprefix("q3_cnn_")]
+            runs.append({"network": name} | whole_run(data_dir, threads, script, *flags))
     return runs
 
 
-def tutorial_run(data_dir, seed):
+def tutorial_run(data_dir, threads, seed):
     """Return after each epoch the seconds since the start and the test accuracy.
 
     Trains the network of bn_only at its rate with the tutorial's DataLoader until it passes 99.4 %.
     """
+    torch.set_num_threads(threads)
     torch.manual_seed(seed)
     start = time.perf_counter()
     loader = tutorial_loader(data_dir)
-    test_loader = DataLoader(MNIST(data_dir, train=False, transform=ToTensor()), BATCH_SIZE)
-    model, loss_fn, epochs = q3_cnn.NeuralNetwork(batch_norm=True), nn.CrossEntropyLoss(), []
+    test_loader = tutorial_loader(data_dir, train=False)
+    model = q3_cnn.NeuralNetwork(batch_norm=True)
+    loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=q3_cnn.BN_ONLY["lr"])
-    while len(epochs) < 6 and (not epochs or epochs[-1][1] < 0.994):
+    epochs = []
+    for _ in range(MOST_EPOCHS):
         q2_mlp.train_loop(loader, model, loss_fn, optimizer)
         _, accuracy = q2_mlp.test_loop(test_loader, model, loss_fn)
-        epochs.append([round(time.perf_counter() - start, 1), accuracy])
+        seconds = round(time.perf_counter() - start, 1)
+        epochs.append({"seconds": seconds, "test_accuracy": accuracy})
+        if accuracy >= 0.994:
+            break
     return epochs
 
 
 def time_to_accuracy(data_dir):
-    """Return short runs of bn, and the epochs with the tutorial's DataLoader, for five seeds."""
-    result = {"1": [], "3": [], "tutorial": []}
-    for seed in range(5):
-        for epochs in "1", "3":
-            flags = "--variant", "bn", "--epochs", epochs, "--seeds", str(seed)
-            result[epochs].append(whole_run(data_dir, "q3_cnn.py", *flags))
-        result["tutorial"].append(tutorial_run(data_dir, seed))
+    """Return short runs of bn, and the epochs with the tutorial's DataLoader, for five seeds.
+
+    A list of epochs per seed; of the runs of bn, whose seconds count from the command on, the last.
+    """
+    result = []
+    for threads in threads_to_try():
+        rows = {"--variant bn --epochs 1": [], "--variant bn --epochs 3": [], "tutorial": []}
+        for seed in SEEDS:
+            for what, runs in rows.items():
+                if what == "tutorial":
+                    runs.append(tutorial_run(data_dir, threads, seed))
+                else:
+                    flags = [*what.split(), "--seeds", str(seed)]
+                    runs.append([whole_run(data_dir, threads, "q3_cnn.py", *flags)])
+        for what, runs in rows.items():
+            result.append({"threads": threads, "what": what, "runs": runs})
     return result
 
 
@@ -148,10 +224,14 @@ def main():
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS) + " (all)")
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
     args = parser.parse_args()
+    for part in args.parts:
+        if part not in PARTS:
+            parser.error(f"no such part: {part}; there are {', '.join(PARTS)}")
     path = ROOT / "experiments" / "results" / "benchmark.json"
     result = json.loads(path.read_text()) if path.exists() else {}
     result["torch"] = torch.__version__
-    result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    result["machine"] = f"{platform.machine()}, {instructions}, {os.cpu_count()} cores"
     for part in args.parts or PARTS:
         result[part] = PARTS[part](args.data_dir)
         path.write_text(json.dumps(result, indent=1) + "\n")

@@ -303,11 +303,11 @@ def layers():
     head = [
         "mean, standard deviation of the input of",
         "conv 2, before training",
-        "after",
+        "conv 2, after training",
         "linear 1, before training",
-        "after",
+        "linear 1, after training",
         "linear 2, before training",
-        "after",
+        "linear 2, after training",
         "channels that never fire: conv 1, of 20",
         "conv 2, of 20",
         "linear 1, of 250",
@@ -467,43 +467,74 @@ def averages():
 
 
 def speed():
-    """Return the ratios of the benchmark, and time and memory of one epoch of each script."""
+    """Return the ratios of the benchmark, and time and memory of one epoch of each script.
+
+    Both sides of a ratio were measured under the conditions of their row.
+    """
     measured = json.loads((sweeps.RESULTS / "benchmark.json").read_text())
-    seconds = {tuple(key): value for *key, value in measured["epoch_seconds"]}
-    threads = sorted({key[2] for key in seconds})
+    seconds = {}
+    for one in measured["epoch_seconds"]:
+        condition = (one["network"], one["threads"], one["beside_a_busy_process"])
+        seconds.setdefault(condition, {})[one["kind"]] = one["seconds"]
+    whole = {(run["network"], run["threads"]): run for run in measured["one_epoch_run"]}
     rows = []
-    for name, title in TITLES.items():
-        ratios = [
-            f"{seconds[name, 'ours', n] / seconds[name, kind, n]:.2f}"
-            for kind in ("tutorial", "ours, default layout")
-            for n in threads
-        ]
-        ours = [f"{seconds[name, 'ours', n]:.1f}" for n in threads]
-        rows.append([title, *ours, *ratios, *measured["one_epoch_run"][name][:2]])
-    head = ["network"]
-    for text in "seconds of training per epoch", "/ the tutorial's", "/ the default layout's":
-        head += [f"{text}, {n} thread{'s' * (n > 1)}" for n in threads]
-    return table([*head, "one epoch from the command on, s", "peak memory, MB"], rows)
+    for (name, threads, busy), kinds in sorted(seconds.items(), key=order_of_conditions):
+        row = [TITLES[name], threads, "yes" if busy else "no", f"{kinds['ours']:.1f}"]
+        row.append(f"{kinds['ours'] / kinds['tutorial']:.2f}")
+        row.append(f"{kinds['ours'] / kinds['ours, default layout']:.2f}")
+        if (name, threads) in whole and not busy:
+            run = whole[name, threads]
+            row += [f"{run['seconds']:.1f}", run["memory_mb"]]
+        else:
+            row += ["", ""]
+        rows.append(row)
+    head = [
+        "network",
+        "threads",
+        "beside a busy process",
+        "seconds of training per epoch",
+        "/ the tutorial's",
+        "/ the default layout's",
+        "one epoch from the command on, s",
+        "peak memory, MB",
+    ]
+    return table(head, rows)
+
+
+def order_of_conditions(item):
+    """Return what the rows of speed are sorted by: network, threads, busy process."""
+    (name, threads, busy), _ = item
+    return list(TITLES).index(name), threads, busy
 
 
 def time_to_accuracy():
     """Return how soon short runs of bn and the tutorial's DataLoader pass two accuracies."""
     measured = json.loads((sweeps.RESULTS / "benchmark.json").read_text())["time_to_accuracy"]
-    runs = {
-        f"`--variant bn --epochs {length}`": [[(run[0], run[2])] for run in measured[length]]
-        for length in ("1", "3")
-    }
-    runs["the tutorial's `DataLoader`, `bn_only`"] = measured["tutorial"]
     rows = []
-    for name, seeds in runs.items():
-        row = [name, spread([100 * run[-1][1] for run in seeds])]
-        for least in 0.99, 0.994:
-            passed = ([s for s, accuracy in run if accuracy >= least][:1] for run in seeds)
-            reached = list(itertools.chain(*passed))
-            row.append(f"{len(reached)} of {len(seeds)}")
+    for one in measured:
+        name = f"`{one['what']}`"
+        if one["what"] == "tutorial":
+            name = "the tutorial's `DataLoader`, `bn_only`"
+        runs = one["runs"]
+        last_accuracy = [100 * epochs[-1]["test_accuracy"] for epochs in runs]
+        row = [name, one["threads"], spread(last_accuracy)]
+        for least in (0.99, 0.994):
+            reached = []
+            for epochs in runs:
+                passed = [e["seconds"] for e in epochs if e["test_accuracy"] >= least]
+                reached += passed[:1]
+            row.append(f"{len(reached)} of {len(runs)}")
             row.append(f"{statistics.median(reached):.0f}" if reached else "")
         rows.append(row)
-    head = ["", "last test accuracy, %", "99.0 % passed", "after, s", "99.4 % passed", "after, s"]
+    head = [
+        "",
+        "threads",
+        "last test accuracy, %",
+        "99.0 % passed",
+        "after, s",
+        "99.4 % passed",
+        "after, s",
+    ]
     return table(head, rows)
 
 
