@@ -5,7 +5,8 @@
     python experiments/inside.py rates epochs --workers 2
 
 rates: batch norm taken apart, in the network of (b), for one epoch at several constant rates.
-epochs: the same networks at the rate of (b), for as many epochs as (b) has.
+epochs: the same networks at the rate of (b), for as many epochs as (b) has. Both also give the
+held-out loss before the last step of an epoch, whose batch of 16 images moves a network far.
 curvature: the largest curvature of the loss along the first epoch, in which layer it lies, and how
 much of each layer's input lies in one direction.
 statistics: the held-out loss of networks with batch norm, by what stands for the mean and the
@@ -167,6 +168,22 @@ def metrics(part, loss, accuracy):
     return finite({f"{part}_loss": loss, f"{part}_accuracy": accuracy})
 
 
+def watched(loader, model, test_data, before_last):
+    """Yield the batches; append the held-out (loss, accuracy) before a last, smaller one to a list.
+
+    Ends after the first batch on which the loss is not finite, since it will not return.
+    """
+    for X, y in loader:
+        if len(y) < BATCH_SIZE:
+            batches = q3_cnn.batches(test_data, EVAL_BATCH)
+            before_last.append(q3_cnn.test_loop(batches, model, loss_fn))
+            model.train()
+        diverged = not all(parameter.isfinite().all() for parameter in model.parameters())
+        yield X, y
+        if diverged:
+            return
+
+
 def train(number, job, train_data, test_data):
     """Train for a number of epochs; return the figures of each, up to where the loss diverges."""
     model = network(job["kind"], job["seed"])
@@ -174,12 +191,15 @@ def train(number, job, train_data, test_data):
     optimizer, scheduler = sgd(model, job["rate"])
     epochs = []
     for epoch in range(1, number + 1):
+        before_last = []
         loader = q3_cnn.batches(train_data, BATCH_SIZE, generator)
+        loader = watched(loader, model, test_data, before_last)
         trained = q3_cnn.train_loop(loader, model, loss_fn, optimizer, scheduler)
         tested = q3_cnn.test_loop(q3_cnn.batches(test_data, EVAL_BATCH), model, loss_fn)
-        epochs.append(
-            {"epoch": epoch} | metrics("train", *trained) | metrics("validation", *tested)
-        )
+        figures = {"epoch": epoch} | metrics("train", *trained) | metrics("validation", *tested)
+        for one in before_last:
+            figures |= metrics("before_last", *one)
+        epochs.append(figures)
         if not math.isfinite(trained[0]):
             break
     return {"epochs": epochs}
@@ -405,12 +425,13 @@ RECIPES = {
     "with straight digits and centred pixels too": TUNED | {"deskew": True, "normalize": True},
 }
 
+# By seed first: what an interrupted part leaves is whole for some seeds.
 JOBS = {
     "rates": [
         {"kind": kind, "rate": rate, "seed": seed}
+        for seed in range(5)
         for kind in KINDS
         for rate in RATES
-        for seed in range(5)
     ],
     "epochs": [
         {"kind": kind, "rate": RATE, "seed": seed}
@@ -419,14 +440,14 @@ JOBS = {
     ],
     "curvature": [
         {"kind": kind, "rate": rate, "seed": seed, "steps": steps}
-        for kind in ["none", "centred", "scaled", "both"]
-        for rate, steps in [(0.0, [0])] + [(rate, STEPS) for rate in [0.1, 0.2, 0.5, 1.0]]
         for seed in range(3)
+        for rate, steps in [(0.0, [0])] + [(rate, STEPS) for rate in [0.1, 0.2, 0.5, 1.0]]
+        for kind in ["none", "centred", "scaled", "both"]
     ],
     "statistics": [
         {"recipe": recipe, "settings": settings, "seed": seed}
-        for recipe, settings in RECIPES.items()
         for seed in range(5)
+        for recipe, settings in RECIPES.items()
     ],
 }
 MEASURE = {
