@@ -419,10 +419,12 @@ RATES = [0.2, 0.5, 1.0, 2.0, 3.0]
 STEPS = [50, 100, 400]  # an epoch has 782
 BN_ONLY = q3_cnn.BASE | {"batch_norm": True}
 TUNED = BN_ONLY | {"lr": 0.5, "one_cycle": True, "weight_decay": 5e-4, "affine": 0.1}
+STRAIGHT = TUNED | {"deskew": True, "normalize": True}
 RECIPES = {
     "batch norm alone": BN_ONLY,
-    "with a schedule, weight decay, random maps": TUNED,
-    "with straight digits and centred pixels too": TUNED | {"deskew": True, "normalize": True},
+    "with schedule, weight decay, random maps": TUNED,
+    "and with straight digits, centred pixels": STRAIGHT,
+    "and with eps 0.01": STRAIGHT | {"eps": 0.01},
 }
 
 # By seed first: what an interrupted part leaves is whole for some seeds.
