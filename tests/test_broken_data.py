@@ -4,9 +4,11 @@ import contextlib
 import gzip
 import socket
 import threading
+import time
+import urllib.request
 
 import pytest
-from conftest import call, write_mnist
+from conftest import SCRIPTS, call, write_mnist
 
 import q2_mlp
 import q3_cnn
@@ -29,9 +31,10 @@ def check_refused(raw, script):
     message, printed = call(script, data_dir, plots_dir, "--epochs", 1)
     assert isinstance(message, str)  # Python writes it to stderr and exits with 1
     assert len(message.splitlines()) == 1
-    assert all(name in message for name in [str(raw), "--data-dir", *FILES])
+    assert all(name in message for name in [f"delete {raw}", "--data-dir", *FILES])
     assert printed == []
     assert list(plots_dir.iterdir()) == []
+    return message
 
 
 def header(data):
@@ -62,6 +65,7 @@ def test_broken_file(raw, name):
     good = (raw / name).read_bytes()
     breaks = {kind: change for kind, (where, change) in BREAKS.items() if where == name}
     assert len(breaks) == 3
+    (raw / f"{name}.gz").write_bytes(gzip.compress(good))  # torchvision does not unpack it again
     for change in breaks.values():
         (raw / name).write_bytes(change(good))
         check_refused(raw, q2_mlp)
@@ -70,16 +74,33 @@ def test_broken_file(raw, name):
     assert call(q2_mlp, raw.parent.parent, raw.parent / "plots", "--epochs", 1)[0] == 0
 
 
-def test_images_and_labels_swapped(raw):
-    (raw / TRAIN_IMAGES).rename(raw / "aside")
-    (raw / TRAIN_LABELS).rename(raw / TRAIN_IMAGES)
-    (raw / "aside").rename(raw / TRAIN_LABELS)
-    check_refused(raw, q3_cnn)
+def swap(raw, one, other):
+    (raw / one).rename(raw / "aside")
+    (raw / other).rename(raw / one)
+    (raw / "aside").rename(raw / other)
+
+
+@SCRIPTS
+def test_files_swapped(raw, script):
+    swap(raw, TRAIN_IMAGES, TRAIN_LABELS)
+    check_refused(raw, script)
+    swap(raw, TRAIN_IMAGES, TRAIN_LABELS)
+    swap(raw, TRAIN_IMAGES, TEST_IMAGES)
+    swap(raw, TRAIN_LABELS, TEST_LABELS)
+    check_refused(raw, script)
+
+
+@SCRIPTS
+@pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
+def test_another_data_set_of_the_same_shape(raw, script, name):
+    data = (raw / name).read_bytes()
+    (raw / name).write_bytes(data[:8] + bytes([9, 0, 0, 3, 0]) + data[13:])  # as in FashionMNIST
+    check_refused(raw, script)
 
 
 @contextlib.contextmanager
 def proxy(answer):
-    """Give the address of a proxy that answers any request with these bytes."""
+    """Give the address of a proxy that answers any request with these bytes, or not in 2 s."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
@@ -87,7 +108,10 @@ def proxy(answer):
                 while True:
                     connection, _ = server.accept()
                     connection.recv(65536)
-                    connection.sendall(answer)
+                    if answer is None:
+                        time.sleep(2)
+                    else:
+                        connection.sendall(answer)
                     connection.close()
 
         threading.Thread(target=serve, daemon=True).start()
@@ -101,16 +125,26 @@ ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n%s" % HTML,  # half a page
     b"HTTP/1.1 403 Forbidden\r\n\r\n",
     b"220 mail.example.org\r\n",  # not HTTP
+    None,
 ]
 
 
-def test_download_gets_something_else(raw, monkeypatch):
+def test_download_gets_something_else_or_nothing(raw, monkeypatch):
     (raw / TRAIN_IMAGES).unlink()
+    limit = socket.setdefaulttimeout
+    monkeypatch.setattr(socket, "setdefaulttimeout", lambda seconds: limit(seconds / 100))
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     for answer in ANSWERS:
+        limit(None)  # not for the proxy
         with proxy(answer) as address:
             monkeypatch.setenv("http_proxy", address)
             monkeypatch.setenv("https_proxy", address)
+            urllib.request.install_opener(None)  # which keeps the proxy of its first use
             check_refused(raw, q2_mlp)
-            check_refused(raw, q2_mlp)  # what the first left behind does not help the second
+            # What the first left behind does not help the second.
+            message = check_refused(raw, q3_cnn)
+            assert "refused" not in message
+            assert ("timed out" in message) == (answer is None)
+    limit(None)
+    urllib.request.install_opener(None)

@@ -1,7 +1,8 @@
 """The flags: which are refused, what each does to the training, and what --help says of them."""
 
 import pytest
-from conftest import call, load, names
+import torch
+from conftest import SCRIPTS, call, load, metrics, names
 
 import q2_mlp
 import q3_cnn
@@ -15,6 +16,9 @@ WRONG = {
     "--lr inf": "argument --lr: inf is not from 1e-06 to 1000",
     "--seeds": "argument --seeds: expected at least one argument",
     "--seeds 0,1": "argument --seeds: invalid int value: '0,1'",
+    "--seeds -1": "argument --seeds: -1 is not from 0 to ",
+    "--seeds 99999999999999999999": "argument --seeds: 99999999999999999999 is not from 0 to ",
+    "--threads 0": "argument --threads: 0 is not from 1 to ",
     "--device banana": "argument --device: invalid choice: 'banana'",
     "--batchsize 64": "unrecognized arguments: --batchsize 64",
 }
@@ -24,11 +28,10 @@ ONLY_Q2 = {
 }
 ONLY_Q3 = {
     "--variant best": "argument --variant: invalid choice: 'best'",
-    "--one-cycle 2": "argument --one-cycle: 2 is not from 0 to 1",
-    "--batch-norm yes": "argument --batch-norm: invalid int value: 'yes'",
+    "--one-cycle yes": "unrecognized arguments: yes",
+    "--eps -1": "argument --eps: -1.0 is not from 0 to 1",
     "--weight-decay -1": "argument --weight-decay: -1.0 is not from 0 to 1",
-    "--dropout 1": "argument --dropout: 1.0 is not from 0 to 0.99",
-    "--dropout nan": "argument --dropout: nan is not from 0 to 0.99",
+    "--dropout nan": "argument --dropout: nan is not from 0 to 1",
     "--affine 1.5": "argument --affine: 1.5 is not from 0 to 1",
 }
 
@@ -47,64 +50,72 @@ def test_wrong_flags(small_mnist, tmp_path, capsys, script, cases):
         assert names(tmp_path) == [], flags
 
 
-def test_help_tells_each_default(capsys):
-    for script in q2_mlp, q3_cnn:
-        with pytest.raises(SystemExit, match="0"):
-            script.main(["--help"])
-        rows = script.HYPERPARAMETERS
-        if script is q2_mlp:
-            defaults = {key: f"{value:g})" for key, value in rows.items()}
+@SCRIPTS
+def test_help_tells_each_default(capsys, script):
+    with pytest.raises(SystemExit, match="0"):
+        script.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    rows = {"": q2_mlp.HYPERPARAMETERS} if script is q2_mlp else q3_cnn.HYPERPARAMETERS
+    for variant, row in rows.items():
+        defaults = ", ".join(f"{key} {value}" for key, value in row.items())
+        assert f"{variant}: {defaults}".removeprefix(": ") in text
+    flags = {part.split()[0]: part for part in text.split("options:")[1].split(" --")}
+    defaults = {"seeds": "[0]", "threads": "1", "device": "auto"}
+    for flag, default in defaults.items():
+        assert f"(default: {default})" in flags[flag]
+    assert ("(default: all)" in text) == (script is q3_cnn)
+
+
+VALUES = {"epochs": 2, "batch_size": 32, "lr": 0.05, "eps": 0.1}
+SHARES = {"weight_decay": 0.1, "dropout": 0.5, "affine": 0.1}
+
+
+def changes(row):
+    """Return for each hyperparameter that matters in this row another value, and its flags."""
+    for key, value in row.items():
+        flag = "--" + key.replace("_", "-")
+        if key in VALUES:
+            if key != "eps" or row["batch_norm"]:
+                yield key, VALUES[key], [flag, VALUES[key]]
+        elif key in SHARES:
+            other = 0 if value else SHARES[key]
+            yield key, other, [flag, other]
         else:
-            defaults = {"variant": "all)"}
-            for key in rows["base"]:
-                each = [f"{variant} {row[key]:g}" for variant, row in rows.items()]
-                defaults[key] = ", ".join(each) + ")"
-        defaults |= {"seeds": "0)", "device": "auto)", "data-dir": "data ", "plots-dir": "plots "}
-        text = " ".join(capsys.readouterr().out.split("options:")[1].split())
-        parts = {part.split()[0]: part for part in text.split(" --")}
-        for key, default in defaults.items():
-            assert f"(default: {default}" in parts[key.replace("_", "-")]
-
-
-EACH = {"--lr": 0.05, "--batch-size": 32, "--seeds": 1, "--epochs": 2}
-ON = {"--one-cycle": 1, "--batch-norm": 1, "--weight-decay": 0.1, "--dropout": 0.5, "--affine": 0.1}
-OFF = {"--one-cycle": 0, "--batch-norm": 0, "--weight-decay": 0, "--dropout": 0.1, "--affine": 0}
+            yield key, not value, [flag.replace("--", "--no-") if value else flag]
 
 
 @pytest.mark.parametrize(
-    ("script", "variant", "changes"),
-    [(q2_mlp, None, EACH), (q3_cnn, "base", EACH | ON), (q3_cnn, "bn", EACH | OFF)],
-    ids=["q2", "base", "bn"],
+    ("script", "variant"),
+    [(q2_mlp, None), (q3_cnn, "reg"), (q3_cnn, "bn")],
+    ids=["q2", "reg", "bn"],
 )
-def test_each_flag_reaches_the_training(small_mnist, tmp_path, script, variant, changes):
-    """Each changes the figures, and its own hyperparameter alone; none is forgotten here."""
-    keys = {flag.removeprefix("--").replace("-", "_") for flag in changes}
-    assert keys == {*script.FLAGS, "seeds"}
+def test_each_flag_reaches_the_training(small_mnist, tmp_path, without_pictures, script, variant):
+    """Each changes the metrics, and its own hyperparameter alone."""
+    row = script.HYPERPARAMETERS[variant] if variant else script.HYPERPARAMETERS
     start = ["--epochs", 1, *(["--variant", variant] if variant else [])]
-    records = []
-    for i, flags in enumerate([(), *changes.items()]):
-        assert call(script, small_mnist, tmp_path / str(i), *start, *flags)[0] == 0
-        (path,) = (tmp_path / str(i)).glob("*.json")
-        records.append(load(path))
-    losses = [record["runs"][0]["epochs"][-1]["train_loss"] for record in records]
-    assert len(set(losses)) == len(records), "two settings have the same loss"
-    for (flag, value), record in zip(changes.items(), records[1:], strict=True):
-        key = flag.removeprefix("--").replace("-", "_")
-        change = {} if key == "seeds" else {key: value}
-        assert record["hyperparameters"] == records[0]["hyperparameters"] | change
-        assert record["runs"][0]["seed"] == (value if key == "seeds" else 0)
-        assert len(record["runs"][0]["epochs"]) == (value if key == "epochs" else 1)
+    row = row | {"epochs": 1}
+    losses = []
+    for key, value, flags in [("epochs", 1, []), ("seeds", 1, ["--seeds", 1]), *changes(row)]:
+        folder = tmp_path / f"{key} {value}"
+        assert call(script, small_mnist, folder, *start, *flags)[0] == 0
+        (path,) = folder.glob("*.json")
+        record = load(path)
+        assert record["hyperparameters"] == row | ({} if key == "seeds" else {key: value})
+        (run,) = record["runs"]
+        assert run["seed"] == (value if key == "seeds" else 0)
+        assert len(run["epochs"]) == (value if key == "epochs" else 1)
+        losses.append(metrics(run)[-1][0])
+    assert len(losses) >= 5
+    assert len(set(losses)) == len(losses), "two settings have the same loss"
 
 
-def test_a_flag_left_out_takes_the_value_of_the_variant(small_mnist, tmp_path, monkeypatch):
-    rows = {}
-    monkeypatch.setattr(
-        q3_cnn, "train_seeds", lambda n, variant, t, row, *_: rows.update({variant: row})
-    )
-    monkeypatch.setattr(q3_cnn, "plot_wrong", lambda *_: None)
-    monkeypatch.setattr(q3_cnn, "save", lambda *_: None)
-    assert call(q3_cnn, small_mnist, tmp_path)[0] == 0
-    assert rows == q3_cnn.HYPERPARAMETERS
-    assert call(q3_cnn, small_mnist, tmp_path, "--dropout", 0.2, "--one-cycle", 0)[0] == 0
-    given = {"dropout": 0.2, "one_cycle": 0}
-    assert rows == {name: row | given for name, row in q3_cnn.HYPERPARAMETERS.items()}
+def test_auto_falls_back_to_the_cpu_in_one_line(small_mnist, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    # On this device no value can be read.
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    flags = ["--device", "auto", "--epochs", 1]
+    code, printed = call(q2_mlp, small_mnist, tmp_path, *flags)
+    assert code == 0
+    assert printed[0].startswith("Training on the CPU, because meta does not work: ")
+    assert printed[1].startswith("Q2: ")
+    assert load(tmp_path / "q2_mlp.json")["environment"]["device"] == "cpu"

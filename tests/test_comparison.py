@@ -1,102 +1,112 @@
-"""The comparison of Q3: drawn once all four results are whole and belong together, else not."""
+"""The two pictures of all variants: drawn once all results are whole and belong together."""
 
 import json
 import shutil
 
+import numpy as np
 import pytest
-from conftest import call, check_png, load, names
+from conftest import OLD, call, check_png, load, names
 
 import q3_cnn
 
 FLAGS = ["--epochs", 1, "--seeds", 0, 1]
+PICTURES = ["q3_cnn_comparison.png", "q3_cnn_layers.png"]
 
 
 @pytest.fixture(scope="module")
-def trained(small_mnist, tmp_path_factory):
-    """Train the variants in calls of their own; return the folder and what each call printed."""
+def trained(small_mnist, tmp_path_factory, without_pictures):
+    """Train the variants in calls of their own; return the folder."""
     folder = tmp_path_factory.mktemp("plots")
-    variants = "bn", "reg", "base", "bn_only"
-    calls = [call(q3_cnn, small_mnist, folder, *FLAGS, "--variant", v) for v in variants]
-    assert [code for code, _ in calls] == [0] * 4
-    return folder, [printed for _, printed in calls]
+    for variant in "bn", "reg", "base", "bn_only":
+        assert not set(names(folder)) & set(PICTURES)
+        code, printed = call(q3_cnn, small_mnist, folder, *FLAGS, "--variant", variant)
+        assert code == 0
+        if variant != "bn_only":
+            assert "omparison" not in "".join(printed)
+    for name in PICTURES:
+        check_png(folder / name)
+    return folder
 
 
 @pytest.fixture
 def folder(trained, tmp_path):
-    """Return a copy of the folder, with a comparison that would be missed if it were replaced."""
-    shutil.copytree(trained[0], tmp_path / "plots")
-    (tmp_path / "plots" / "q3_cnn_comparison.png").write_text("the last good one")
+    """Return a copy of the folder, with pictures that would be missed if they were replaced."""
+    shutil.copytree(trained, tmp_path / "plots")
+    for name in PICTURES:
+        (tmp_path / "plots" / name).write_text(OLD)
     return tmp_path / "plots"
 
 
-def test_the_last_of_separate_calls_draws_it(trained):
-    folder, calls = trained
-    assert "q3_cnn_comparison.png" in names(folder)
-    check_png(folder / "q3_cnn_comparison.png")
-    assert calls[-1][-1] == f"wrote {folder / 'q3_cnn_comparison.png'}"
-    for printed in calls[:-1]:
-        assert printed[-1].startswith(
-            f"No comparison: {folder / 'q3_cnn_base.json'} is missing"
-        ) or (printed[-1].startswith(f"No comparison: {folder / 'q3_cnn_bn_only.json'} is missing"))
-        assert sum("comparison" in line for line in printed) == 1
+@pytest.fixture
+def check(small_mnist, folder):
+    """Return a function that trains reg anew with these flags, and checks what is drawn."""
+
+    def check(*flags, drawn=False):
+        code, printed = call(q3_cnn, small_mnist, folder, "--variant", "reg", *flags)
+        assert code == 0
+        assert ("omparison" in "".join(printed)) == drawn
+        for name in PICTURES:
+            if drawn:
+                check_png(folder / name)
+            else:
+                assert (folder / name).read_text() == OLD
+
+    return check
 
 
-def check_refused(small_mnist, folder, *flags, culprit="base"):
-    """Train reg anew with these flags; check that one line says why there is no comparison."""
-    code, printed = call(q3_cnn, small_mnist, folder, "--variant", "reg", *flags)
-    assert code == 0
-    (line,) = (line for line in printed if "omparison" in line)
-    suffix = "_validate" * ("--validate" in flags)
-    assert line.startswith(f"No comparison: {folder / f'q3_cnn_{culprit}{suffix}.json'} is ")
-    assert (folder / "q3_cnn_comparison.png").read_text() == "the last good one"
+def test_other_settings_or_seeds(check):
+    check("--epochs", 2, "--seeds", 0, 1)
+    check("--epochs", 1, "--seeds", 0)
+    check("--epochs", 1, "--seeds", 0, 2)
+    check(*FLAGS, "--affine", 0.1)
+    check(*FLAGS, drawn=True)
 
 
-def test_the_same_settings_and_seeds_replace_it(small_mnist, folder):
-    assert call(q3_cnn, small_mnist, folder, "--variant", "reg", *FLAGS)[0] == 0
-    check_png(folder / "q3_cnn_comparison.png")
-
-
-def test_other_settings_or_seeds(small_mnist, folder):
-    check_refused(small_mnist, folder, "--epochs", 2, "--seeds", 0, 1)
-    check_refused(small_mnist, folder, "--epochs", 1, "--seeds", 0)
-    check_refused(small_mnist, folder, "--epochs", 1, "--seeds", 0, 1, 2)
-    check_refused(small_mnist, folder, *FLAGS, "--lr", 0.1)
-    check_refused(small_mnist, folder, *FLAGS, "--affine", 0.1)
+def test_validation_is_not_compared_with_test(check, monkeypatch):
+    monkeypatch.setattr(q3_cnn, "HELD_OUT", 300)
+    check(*FLAGS, "--validate")
 
 
 @pytest.mark.parametrize("variant", ["base", "bn"])
-def test_truncated_result(small_mnist, folder, variant):
+def test_broken_or_interrupted_result(check, folder, variant):
     path = folder / f"q3_cnn_{variant}.json"
-    for size in len(path.read_text()) // 2, 0:
-        path.write_text(path.read_text()[:size])
-        check_refused(small_mnist, folder, *FLAGS, culprit=variant)
+    text = path.read_text()
+    for broken in "", text[: len(text) // 2], json.dumps(load(path) | {"interrupted": True}):
+        path.write_text(broken)
+        check(*FLAGS)
 
 
-def test_interrupted_result(small_mnist, folder):
-    path = folder / "q3_cnn_bn.json"
-    path.write_text(json.dumps(load(path) | {"interrupted": True}))
-    check_refused(small_mnist, folder, *FLAGS, culprit="bn")
+@pytest.fixture
+def records(trained):
+    return {variant: load(trained / f"q3_cnn_{variant}.json") for variant in q3_cnn.HYPERPARAMETERS}
 
 
-def test_validation_is_not_compared_with_test(small_mnist, folder, monkeypatch):
-    monkeypatch.setattr(q3_cnn, "HELD_OUT", 300)
-    check_refused(small_mnist, folder, *FLAGS, "--validate")
-
-
-def test_lines_are_the_four_variants_on_the_same_images(
-    trained, small_mnist, tmp_path, monkeypatch
-):
-    figures = []
-    monkeypatch.setattr(q3_cnn, "train_seeds", lambda *_: None)
-    monkeypatch.setattr(q3_cnn, "save", lambda args, name, figure: figures.append((name, figure)))
-    call(q3_cnn, small_mnist, trained[0], *FLAGS, "--variant", "base")
-    ((name, figure),) = figures
-    assert name == "q3_cnn_comparison.png"
+def test_lines_are_the_four_variants_on_the_same_images(records):
+    figure = q3_cnn.plot_comparison(records, "test")
     for ax, key, unit in zip(figure.axes, ("loss", "accuracy"), (1, 100), strict=True):
-        for line, variant in zip(ax.lines, q3_cnn.HYPERPARAMETERS, strict=True):
-            record = load(trained[0] / f"q3_cnn_{variant}.json")
+        for line, (variant, record) in zip(ax.lines, records.items(), strict=True):
             values = [unit * run["epochs"][0][f"test_{key}"] for run in record["runs"]]
             assert line.get_ydata() == pytest.approx([sum(values) / 2])  # the median of two
             assert line.get_label() == q3_cnn.TITLES[variant]
         assert len({line.get_linestyle() for line in ax.lines}) == 4
         assert len({line.get_color() for line in ax.lines}) == 4
+        assert not ax.collections, "a band would squash the lines"
+
+
+def test_picture_of_the_layers_shows_what_base_and_bn_only_recorded(records):
+    figure = q3_cnn.plot_layers(records)
+    assert "seed 0" in figure.get_suptitle()
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["without batch norm", "with batch norm"]
+    axes = iter(figure.axes)
+    for when, words in ("start", "before"), ("end", "after"):
+        for layer in "conv 2", "linear 1", "linear 2":
+            ax = next(axes)
+            assert ax.get_title() == f"input of {layer}, {words} training"
+            for i, variant in enumerate(["base", "bn_only"]):
+                inputs = records[variant]["runs"][0]["layers"][when][layer]
+                share = np.array(inputs["counts"]) / sum(inputs["counts"])
+                values, edges, _ = ax.patches[i].get_data()
+                assert values == pytest.approx(100 * share)
+                assert (edges[0], edges[-1], len(edges)) == (-3, 7, 51)
+                assert ax.lines[i].get_xdata() == [inputs["mean"]] * 2

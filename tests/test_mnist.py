@@ -1,7 +1,8 @@
 """The real MNIST: it is read whole, and the networks get as far as they should in one epoch."""
 
+import pytest
 import torch
-from conftest import call, load
+from conftest import call, load, train
 
 import q2_mlp
 import q3_cnn
@@ -24,6 +25,12 @@ def test_ninety_four_steps_of_each_variant_of_q3(mnist_dir):
     train_data, test_data = [[part[:6000] for part in train_data], [p[:2000] for p in test_data]]
     for variant, floor in {"base": 0.8, "reg": 0.8, "bn_only": 0.9, "bn": 0.9}.items():
         settings = q3_cnn.HYPERPARAMETERS[variant] | {"epochs": 1}
-        _, (epoch,), code = q3_cnn.train(settings, 0, train_data, test_data, "test")
-        assert code == 0
-        assert floor < epoch["test_accuracy"] < 1, variant
+        _, ((_, _, _, accuracy),) = train(q3_cnn, settings, 0, train_data, test_data)
+        assert floor < accuracy < 1, variant
+
+
+def test_pixels_are_centred_and_scaled_by_those_of_the_training_images(mnist_dir):
+    (images, _), _ = q3_cnn.load_data(mnist_dir, False, "cpu")
+    seen = q3_cnn.NeuralNetwork(normalize=True).normalize(images.unsqueeze(1) / 255)
+    assert seen.mean().item() == pytest.approx(0, abs=1e-3)
+    assert seen.std().item() == pytest.approx(1, abs=1e-3)

@@ -10,7 +10,6 @@ import q2_mlp
 import q3_cnn
 
 X = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-Y = torch.arange(8)
 
 
 def steps(model):
@@ -30,7 +29,8 @@ def steps(model):
 def layers(model):
     """Return the layers in order, as text, without those that do nothing."""
     modules = [module for module, *_ in steps(model)]
-    return [str(m) for m in modules if not isinstance(m, nn.Identity) and getattr(m, "p", 1) > 0]
+    active = [m for m in modules if not isinstance(m, nn.Identity) and getattr(m, "p", 1) > 0]
+    return [str(m).replace("inplace=True", "") for m in active]
 
 
 def parameters(model):
@@ -70,16 +70,13 @@ def test_q3_base_is_the_network_of_the_sheet():
     assert layers(model) == CNN
     assert parameters(model) == 134_520
     assert model(X).shape == (8, 10)
-
-
-def test_q3_shapes():
-    ran = steps(q3_cnn.NeuralNetwork())
-    shapes = [tuple(output.shape[1:]) for _, _, output in ran if output.dim() == 4]
-    assert list(dict.fromkeys(shapes)) == [(20, 25, 25), (20, 11, 11), (20, 5, 5)]
+    shapes = [tuple(output.shape[1:]) for _, _, output in steps(model) if output.dim() == 4]
+    assert list(dict.fromkeys(shapes))[-3:] == [(20, 25, 25), (20, 11, 11), (20, 5, 5)]
 
 
 def test_batch_norm_follows_every_relu_and_nothing_else():
-    model = q3_cnn.NeuralNetwork(batch_norm=True)
+    model = q3_cnn.NeuralNetwork(batch_norm=True, eps=0.01)
+    assert {m.eps for m in model.modules() if hasattr(m, "running_var")} == {0.01}
     kinds = [layer.split("(")[0] for layer in layers(model)]
     after_relu = [after for before, after in pairwise(kinds) if before == "ReLU"]
     assert after_relu == ["BatchNorm2d", "BatchNorm2d", "BatchNorm1d"]
@@ -106,18 +103,3 @@ def test_dropout_stands_before_both_linear_layers_and_drops_only_in_training():
     without = q3_cnn.NeuralNetwork().eval()
     without.load_state_dict(model.state_dict())
     assert torch.equal(model(X), without(X))
-
-
-def test_channels_last_changes_only_the_rounding():
-    # In this layout torch adds up the sums of a batch norm one by one, which rounds more.
-    for batch_norm, rounding in (False, 1e-5), (True, 1e-3):
-        results = []
-        for layout in torch.contiguous_format, torch.channels_last:
-            torch.manual_seed(0)
-            model = q3_cnn.NeuralNetwork(batch_norm).to(memory_format=layout)
-            logits = model(X)
-            nn.functional.cross_entropy(logits, Y).backward()
-            gradients = [parameter.grad for parameter in model.parameters()]
-            results.append([logits.detach(), *gradients])
-        for contiguous, channels_last in zip(*results, strict=True):
-            assert (contiguous - channels_last).norm() < rounding * contiguous.norm()

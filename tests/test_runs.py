@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 import torch
-from conftest import call, check_png, load, names, write_mnist
+from conftest import SCRIPTS, call, check_png, load, metrics, names, train, write_mnist
 
 import q2_mlp
 import q3_cnn
@@ -14,18 +14,18 @@ VARIANTS = ["base", "reg", "bn_only", "bn"]
 
 
 def check_printed(record, printed, split="test"):
-    """Compare the epoch lines, their columns and the line of final figures with the JSON."""
+    """Compare the epoch lines, their columns and the line of final metrics with the JSON."""
     epochs = [(run["seed"], epoch) for run in record["runs"] for epoch in run["epochs"]]
     epoch_lines = [line for line in printed if line.startswith("seed")]
     for (seed, epoch), line in zip(epochs, epoch_lines, strict=True):
         assert [float(text) for text in re.findall(r"\d+\.?\d*", line)] == [
             seed,
             epoch["epoch"],
-            round(epoch["seconds"], 1),
             round(epoch["train_loss"], 4),
             pytest.approx(100 * epoch["train_accuracy"], abs=0.0051),
             round(epoch[f"{split}_loss"], 4),
             pytest.approx(100 * epoch[f"{split}_accuracy"], abs=0.0051),
+            round(epoch["seconds"], 1),
         ]
     words = re.compile(f"epoch|train loss|train accuracy|{split} loss|{split} accuracy|%")
     columns = {tuple(match.span() for match in words.finditer(line)) for line in epoch_lines}
@@ -45,28 +45,28 @@ def check_printed(record, printed, split="test"):
 
 def check_record(record, epochs, seeds, split="test"):
     """Check the keys of a JSON file against those of the design."""
+    q3 = record["script"] == "q3_cnn.py"
     assert record["split"] == split
     assert record["hyperparameters"]["epochs"] == epochs
-    assert record["environment"].keys() == {"python", "torch", "torchvision", "device", "threads"}
-    assert record["environment"]["torch"] == torch.__version__
-    assert record["environment"]["device"] == "cpu"
-    assert record["environment"]["threads"] == 1
+    environment = record["environment"]
+    versions = {"python", "torch", "torchvision"}
+    assert environment.keys() == versions | {"device", "processor", "threads"}
+    assert environment["torch"] == torch.__version__
+    assert environment["device"] == "cpu"
+    assert environment["processor"] == torch.backends.cpu.get_cpu_capability()
+    assert environment["threads"] == 1
     assert record["interrupted"] is False
-    assert [run["seed"] for run in record["runs"]] == seeds
-    keys = {"epoch", "seconds"} | {
-        f"{s}_{k}" for s in ("train", split) for k in ("loss", "accuracy")
-    }
+    assert record["seeds"] == [run["seed"] for run in record["runs"]] == seeds
+    measured = {f"{part}_{key}" for part in ("train", split) for key in ("loss", "accuracy")}
     for run in record["runs"]:
         assert [epoch["epoch"] for epoch in run["epochs"]] == list(range(1, epochs + 1))
         last = run["epochs"][-1]
-        assert ("wrong" in last) == (record["script"] == "q3_cnn.py")
         for epoch in run["epochs"]:
-            assert epoch.keys() == keys | ({"wrong"} & last.keys() if epoch is last else set())
-            assert epoch["train_loss"] > 0
-            assert epoch[f"{split}_loss"] > 0
-            assert 0 <= epoch["train_accuracy"] <= 1
-            assert 0 <= epoch[f"{split}_accuracy"] <= 1
-            assert epoch["seconds"] > 0
+            own = {"wrong"} if q3 and epoch is last else set()
+            assert epoch.keys() == {"epoch", "seconds"} | measured | own
+            assert all(epoch[key] > 0 for key in epoch if "loss" in key or key == "seconds")
+            assert all(0 <= epoch[key] <= 1 for key in epoch if "accuracy" in key)
+        assert run.keys() == {"seed", "epochs"} | ({"layers"} if q3 else set())
 
 
 def test_run_of_q2(small_mnist, tmp_path):
@@ -74,10 +74,10 @@ def test_run_of_q2(small_mnist, tmp_path):
     code, printed = call(q2_mlp, small_mnist, tmp_path / "new" / "plots", *flags)
     assert code == 0
     assert names(tmp_path / "new" / "plots") == ["q2_mlp.json", "q2_mlp.png"]
-    for path in (tmp_path / "new" / "plots").iterdir():
-        assert f"wrote {path}" in printed
+    path = tmp_path / "new" / "plots" / "q2_mlp.json"
+    assert printed[-1] == f"wrote {path} and .png"
     check_png(path.with_suffix(".png"))
-    record = load(path.with_suffix(".json"))
+    record = load(path)
     assert record["script"] == "q2_mlp.py"
     assert record["variant"] is None
     assert record["parameters"] == 199_210
@@ -90,19 +90,34 @@ def test_run_of_q2(small_mnist, tmp_path):
         assert run["epochs"][-1]["test_accuracy"] > 0.8
 
 
-def test_run_of_all_variants_of_q3(small_mnist, tmp_path):
+@pytest.fixture
+def figures(monkeypatch):
+    """Return the figures that are saved from now on, by name."""
+    figures = {}
+    for script in q2_mlp, q3_cnn:
+
+        def noted(args, name, figure, save=script.save_figure):
+            figures[name] = figure
+            save(args, name, figure)
+
+        monkeypatch.setattr(script, "save_figure", noted)
+    return figures
+
+
+def test_run_of_all_variants_of_q3(small_mnist, tmp_path, figures):
     flags = ["--epochs", 1, "--seeds", 4, 5, "--dropout", 0.1]
     code, printed = call(q3_cnn, small_mnist, tmp_path, *flags)
     assert code == 0
+    pictures = [f"q3_cnn_{kind}.png" for kind in ("bn_wrong", "comparison", "layers")]
     written = [f"q3_cnn_{variant}.{kind}" for variant in VARIANTS for kind in ("json", "png")]
-    assert names(tmp_path) == sorted([*written, "q3_cnn_bn_wrong.png", "q3_cnn_comparison.png"])
-    for path in tmp_path.iterdir():
-        assert printed.count(f"wrote {path}") == 1
-        if path.suffix == ".png":
-            check_png(path)
+    assert names(tmp_path) == sorted(written + pictures)
+    for path in tmp_path.glob("*.png"):
+        check_png(path)
     starts = [i for i, line in enumerate(printed) if " on cpu: " in line]
     for variant, start, end in zip(VARIANTS, starts, [*starts[1:], None], strict=True):
-        record = load(tmp_path / f"q3_cnn_{variant}.json")
+        path = tmp_path / f"q3_cnn_{variant}.json"
+        assert f"wrote {path} and .png" in printed[start:end]
+        record = load(path)
         assert record["script"] == "q3_cnn.py"
         assert record["variant"] == variant
         assert record["parameters"] == (135_100 if variant.startswith("bn") else 134_520)
@@ -110,31 +125,42 @@ def test_run_of_all_variants_of_q3(small_mnist, tmp_path):
         assert record["hyperparameters"] == q3_cnn.HYPERPARAMETERS[variant] | given
         check_record(record, epochs=1, seeds=[4, 5])
         check_printed(record, printed[start:end])
-        for run in record["runs"]:
-            (epoch,) = run["epochs"]
-            assert len(epoch["wrong"]) == round(200 * (1 - epoch["test_accuracy"]))
+        title = figures[f"q3_cnn_{variant}"].get_suptitle()
+        part = {"base": "(b)", "reg": "(c)"}.get(variant, "(d)")
+        assert title.startswith(f"Q3 {part} ")
+        assert q3_cnn.final_metrics(record) in title
+    last = record["runs"][1]["epochs"][0]["wrong"]
+    assert f", seed 5: {len(last)} of 200 wrong" in figures["q3_cnn_bn_wrong"].get_suptitle()
 
 
-def test_wrong_are_the_indices_of_the_test_images_that_are_wrong(small_mnist):
-    train_data, test_data = q3_cnn.load_data(small_mnist, False, "cpu")
+@pytest.mark.parametrize("straight", [False, True], ids=["as they are", "straightened"])
+def test_metrics_and_wrong_images_are_those_of_each_network(small_mnist, tmp_path, straight):
+    """What --deskew straightens, it straightens before everything that sees the images."""
+    flags = ["--epochs", 2, "--seeds", 0, 1, "--deskew" if straight else "--no-deskew"]
+    assert call(q3_cnn, small_mnist, tmp_path, "--variant", "reg", *flags)[0] == 0
+    data = q3_cnn.load_data(small_mnist, False, "cpu")
+    if straight:
+        data = [(q3_cnn.deskew(images), labels) for images, labels in data]
     settings = q3_cnn.HYPERPARAMETERS["reg"] | {"epochs": 2}
-    model, epochs, _ = q3_cnn.train(settings, 0, train_data, test_data, "test")
-    model.eval()
-    guesses = model(test_data[0].unsqueeze(1) / 255).argmax(1)
-    expected = [i for i, label in enumerate(test_data[1]) if guesses[i] != label]
-    assert "wrong" not in epochs[0]
-    assert epochs[1]["wrong"] == expected
-    assert 0 < len(expected) == round(200 * (1 - epochs[1]["test_accuracy"]))
+    images, labels = data[1]
+    for run in load(tmp_path / "q3_cnn_reg.json")["runs"]:
+        model, epochs = train(q3_cnn, settings, run["seed"], *data)
+        assert metrics(run) == epochs
+        guesses = model.eval()(images.unsqueeze(1) / 255).argmax(1)
+        wrong = [i for i, label in enumerate(labels) if guesses[i] != label]
+        assert run["epochs"][1]["wrong"] == wrong
+        assert 0 < len(wrong) == round(200 * (1 - epochs[1][3]))
 
 
 def test_the_last_epoch_is_reported_and_not_the_best(small_mnist, tmp_path, monkeypatch):
-    figures = iter([(0.4, 0.91), (0.1, 0.99), (0.3, 0.93)])
-    monkeypatch.setattr(q2_mlp, "test_loop", lambda *_: next(figures))
+    tested = [(0.4, 0.91), (0.1, 0.99), (0.3, 0.93)]
+    remaining = iter(tested)
+    monkeypatch.setattr(q2_mlp, "test_loop", lambda *_: next(remaining))
     code, printed = call(q2_mlp, small_mnist, tmp_path, "--epochs", 3)
     assert code == 0
-    assert printed[-1].endswith(": test loss 0.3000, accuracy 93.00 %")
+    assert printed[-2].endswith(": test loss 0.3000, accuracy 93.00 %")
     (run,) = load(tmp_path / "q2_mlp.json")["runs"]
-    assert [epoch["test_accuracy"] for epoch in run["epochs"]] == [0.91, 0.99, 0.93]
+    assert [epoch[2:] for epoch in metrics(run)] == tested
 
 
 # --- validation ---
@@ -151,7 +177,7 @@ def without_test_set(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("script", [q2_mlp, q3_cnn])
+@SCRIPTS
 def test_validate_holds_out_the_last_images(without_test_set, script):
     images, labels = script.load_mnist(without_test_set, True, "cpu")
     train_data, held_out = script.load_data(without_test_set, True, "cpu")
@@ -193,69 +219,65 @@ def stop(monkeypatch, script, *, at):
     monkeypatch.setattr(script, "train_loop", interrupted)
 
 
-def test_interrupted_in_the_second_seed(small_mnist, tmp_path, monkeypatch):
+def check_cut_short(path, *runs):
+    """Check that JSON and plot have the epochs that were finished: pairs of seed and number."""
+    record = load(path)
+    assert record["interrupted"] is True
+    assert [(run["seed"], len(run["epochs"])) for run in record["runs"]] == list(runs)
+    check_png(path.with_suffix(".png"))
+
+
+def test_interrupted_in_the_second_seed(small_mnist, tmp_path, monkeypatch, figures):
     stop(monkeypatch, q2_mlp, at=5)
     flags = ["--epochs", 3, "--seeds", 7, 8, 9]
-    code, printed = call(q2_mlp, small_mnist, tmp_path, *flags)
-    assert code == 130
-    assert printed[-1].endswith("2 seeds, interrupted")
-    record = load(tmp_path / "q2_mlp.json")
-    assert record["interrupted"] is True
-    assert [(run["seed"], len(run["epochs"])) for run in record["runs"]] == [(7, 3), (8, 1)]
-    check_png(tmp_path / "q2_mlp.png")
+    assert call(q2_mlp, small_mnist, tmp_path, *flags)[0] == "Ctrl-C"
     assert names(tmp_path) == ["q2_mlp.json", "q2_mlp.png"]
+    check_cut_short(tmp_path / "q2_mlp.json", (7, 3), (8, 1))
+    assert figures["q2_mlp"].get_suptitle().endswith("2 seeds, interrupted")
 
 
 def test_interrupted_in_the_second_variant(small_mnist, tmp_path, monkeypatch):
     stop(monkeypatch, q3_cnn, at=4)
-    code, printed = call(q3_cnn, small_mnist, tmp_path, "--epochs", 2)
-    assert code == 130
-    assert load(tmp_path / "q3_cnn_base.json")["interrupted"] is False
-    record = load(tmp_path / "q3_cnn_reg.json")
-    assert record["interrupted"] is True
-    assert [len(run["epochs"]) for run in record["runs"]] == [1]
-    assert printed[-1].endswith(", interrupted")
+    assert call(q3_cnn, small_mnist, tmp_path, "--epochs", 2)[0] == "Ctrl-C"
     written = [f"q3_cnn_{v}.{kind}" for v in ("base", "reg") for kind in ("json", "png")]
     assert names(tmp_path) == written
+    assert load(tmp_path / "q3_cnn_base.json")["interrupted"] is False
+    check_cut_short(tmp_path / "q3_cnn_reg.json", (0, 1))
 
 
-def test_interrupted_in_the_first_epoch_leaves_the_last_files(small_mnist, tmp_path, monkeypatch):
+@pytest.mark.parametrize("diverges", [False, True])
+def test_stopped_in_the_first_epoch_leaves_the_last_files(
+    small_mnist, tmp_path, monkeypatch, diverges
+):
     for kind in "json", "png":
         (tmp_path / f"q3_cnn_base.{kind}").write_text("the last good one")
-    stop(monkeypatch, q3_cnn, at=1)
-    assert call(q3_cnn, small_mnist, tmp_path)[0] == 130
+    if diverges:
+        flags = ["--lr", 1000, "--weight-decay", 1]  # each step: times -999
+        message, _ = call(q3_cnn, small_mnist, tmp_path, "--variant", "base", *flags)
+        assert "no longer finite" in message
+    else:
+        stop(monkeypatch, q3_cnn, at=1)
+        assert call(q3_cnn, small_mnist, tmp_path)[0] == "Ctrl-C"
     for kind in "json", "png":
         assert (tmp_path / f"q3_cnn_base.{kind}").read_text() == "the last good one"
     assert names(tmp_path) == ["q3_cnn_base.json", "q3_cnn_base.png"]
 
 
-def test_diverged_in_the_first_epoch(small_mnist, tmp_path):
-    (tmp_path / "q3_cnn_base.json").write_text("the last good one")
-    flags = ["--variant", "base", "--lr", 1000, "--weight-decay", 1]  # each step: times -999
-    code, printed = call(q3_cnn, small_mnist, tmp_path, *flags)
-    assert code == 1
-    _, line = printed
-    assert re.fullmatch(r"seed 0, epoch 1: the loss is not finite, .*--lr", line)
-    assert names(tmp_path) == ["q3_cnn_base.json"]
-    assert (tmp_path / "q3_cnn_base.json").read_text() == "the last good one"
-
-
-@pytest.mark.parametrize(("script", "figure"), [(q2_mlp, "train"), (q3_cnn, "test")])
-def test_diverged_later(small_mnist, tmp_path, monkeypatch, script, figure):
-    loop, calls = getattr(script, f"{figure}_loop"), []
+@pytest.mark.parametrize(("script", "part"), [(q2_mlp, "train"), (q3_cnn, "test")])
+def test_loss_that_is_no_longer_finite(small_mnist, tmp_path, monkeypatch, script, part):
+    loop, calls = getattr(script, f"{part}_loop"), []
 
     def diverging(*args):
         calls.append(args)
         loss, accuracy = loop(*args)
-        return (float("nan" if figure == "train" else "inf") if len(calls) == 3 else loss), accuracy
+        if len(calls) == 7:
+            loss = float("nan" if part == "train" else "inf")
+        return loss, accuracy
 
-    monkeypatch.setattr(script, f"{figure}_loop", diverging)
-    code, printed = call(script, small_mnist, tmp_path, "--epochs", 4, "--seeds", 4, 5)
-    assert code == 1
-    assert sum("not finite" in line for line in printed) == 1
-    assert "seed 4, epoch 3: the loss is not finite, try a smaller --lr" in printed
+    monkeypatch.setattr(script, f"{part}_loop", diverging)
+    message, printed = call(script, small_mnist, tmp_path, "--epochs", 4, "--seeds", 4, 5)
+    # Python writes it to stderr and exits with 1.
+    assert re.fullmatch(r".*epoch 3: the loss is no longer finite.*--lr.*", message, re.IGNORECASE)
+    assert sum("  epoch " in line for line in printed) == 6
     (path,) = tmp_path.glob("*.json")
-    record = load(path)
-    assert record["interrupted"] is True
-    assert [(run["seed"], len(run["epochs"])) for run in record["runs"]] == [(4, 2)]
-    check_png(path.with_suffix(".png"))
+    check_cut_short(path, (4, 4), (5, 2))

@@ -2,6 +2,7 @@
 
 import math
 
+import conftest
 import pytest
 import torch
 from torch.testing import assert_close
@@ -23,8 +24,8 @@ OTHER = (
 def train(epochs=1, batch_size=40, **settings):
     """Train base with these settings instead of its own; return the network."""
     settings = q3_cnn.BASE | {"epochs": epochs, "batch_size": batch_size} | settings
-    model, figures, code = q3_cnn.train(settings, 3, DATA, OTHER, "test")
-    assert (len(figures), code) == (epochs, 0)
+    model, metrics = conftest.train(q3_cnn, settings, 3, DATA, OTHER)
+    assert len(metrics) == epochs
     return model
 
 
@@ -79,79 +80,132 @@ def test_the_rate_is_constant_without_the_schedule(rates):
 # --- random affine maps ---
 
 
-def thetas(monkeypatch, images, strength):
-    """Return the noise (images, 2, 3) on the coefficients of the maps of one call."""
-    seen = []
-    grid = q3_cnn.F.affine_grid
-    monkeypatch.setattr(
-        q3_cnn.F, "affine_grid", lambda theta, *a, **k: seen.append(theta) or grid(theta, *a, **k)
-    )
-    torch.manual_seed(0)
-    q3_cnn.random_affine(torch.zeros(images, 1, 28, 28), strength)
-    (theta,) = seen
-    return theta - torch.eye(2, 3)
-
-
 def test_affine_of_strength_0_is_the_identity():
     assert_close(q3_cnn.random_affine(X, 0), X, rtol=0, atol=1e-5)
 
 
-def test_affine_noise_is_uniform_and_independent(monkeypatch):
-    noise = thetas(monkeypatch, 2000, 0.15).flatten(1)
-    assert noise.shape == (2000, 6)
-    assert noise.abs().max() <= 0.15 + 1e-6
-    assert (noise.amax(0) > 0.149).all()
-    assert (noise.amin(0) < -0.149).all()
-    assert_close(noise.std(0), torch.full((6,), 0.15 / math.sqrt(3)), rtol=0.05, atol=0)
-    assert (noise.T.corrcoef() - torch.eye(6)).abs().max() < 0.1
-
-
-def test_affine_of_strength_15_percent_moves_by_two_pixels():
+def test_affine_moves_each_image_in_its_own_way_by_up_to_two_pixels():
     dots = torch.zeros(500, 1, 28, 28)
     dots[..., 13:15, 13:15] = 1
     torch.manual_seed(0)
     moved = q3_cnn.random_affine(dots, 0.15)
+    assert moved.shape == dots.shape
+    assert 0 <= moved.min() < moved.max() <= 1 + 1e-6
     places = torch.arange(28) - 13.5
+    offsets = []
     for axis in 2, 3:
         profile = moved.sum(5 - axis).squeeze(1)
-        offsets = (profile * places).sum(1) / profile.sum(1)
-        assert 1.8 < offsets.max() < 2.7
-        assert -2.7 < offsets.min() < -1.8
+        offsets.append((profile * places).sum(1) / profile.sum(1))
+        # Uniform: ± 0.15 of half the width of 28 pixels.
+        assert 1.8 < offsets[-1].max() < 2.7
+        assert -2.7 < offsets[-1].min() < -1.8
+        assert offsets[-1].std().item() == pytest.approx(2.1 / math.sqrt(3), rel=0.1)
+    assert abs(torch.stack(offsets).corrcoef()[0, 1]) < 0.15
 
 
-def test_affine_keeps_shape_and_range_and_lets_black_in():
+def test_affine_turns_shears_and_scales_and_lets_black_in():
     torch.manual_seed(0)
-    moved = q3_cnn.random_affine(torch.ones(64, 1, 28, 28), 0.15)
-    assert moved.shape == (64, 1, 28, 28)
-    assert moved.dtype == torch.float32
-    assert moved.min() == 0
-    assert moved.max() <= 1 + 1e-6
+    moved = q3_cnn.random_affine(torch.ones(500, 1, 28, 28), 0.15)
+    corners = torch.stack([moved[..., y, x].flatten() for y in (0, 27) for x in (0, 27)])
+    assert ((corners == 0).float().mean(1) > 0.3).all()
+    assert (corners.corrcoef() - torch.eye(4)).abs().max() < 0.8  # not one shift for all four
+    assert moved[..., 14, 14].min() > 0.99
 
 
-def test_affine_moves_every_image_in_its_own_way():
-    torch.manual_seed(0)
-    moved = q3_cnn.random_affine(X[:1].expand(8, -1, -1, -1), 0.15)
-    distances = torch.cdist(moved.flatten(1), moved.flatten(1))
-    assert distances[~torch.eye(8, dtype=torch.bool)].min() > 0.1
-
-
-@pytest.mark.parametrize("affine", [0, 0.15])
-def test_training_images_alone_are_distorted_and_only_with_affine(monkeypatch, affine):
-    inputs = {True: [], False: []}
+@pytest.fixture
+def inputs(monkeypatch):
+    """Return what reaches the network, and its first layer, by whether it is in training."""
+    inputs = {"network": {True: [], False: []}, "conv 1": {True: [], False: []}}
     network = q3_cnn.NeuralNetwork
 
     class Noting(network):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            conv = next(m for m in self.modules() if isinstance(m, torch.nn.Conv2d))
+            conv.register_forward_pre_hook(lambda m, X: inputs["conv 1"][m.training].append(*X))
+
         def forward(self, X):
-            inputs[self.training].append(X)
+            inputs["network"][self.training].append(X)
             return super().forward(X)
 
     monkeypatch.setattr(q3_cnn, "NeuralNetwork", Noting)
+    return inputs
+
+
+@pytest.mark.parametrize("affine", [0, 0.15])
+def test_training_images_alone_are_distorted_and_only_with_affine(inputs, affine):
     train(epochs=2, batch_size=8, affine=affine)
-    evaluated, trained = torch.cat(inputs[False]), torch.cat(inputs[True]).flatten(1)
-    assert all(map(torch.equal, evaluated.split(12), [OTHER[0].unsqueeze(1) / 255] * 3))
+    evaluated = torch.cat(inputs["network"][False])
+    assert torch.equal(evaluated, (OTHER[0].unsqueeze(1) / 255).repeat(2, 1, 1, 1))
+    trained = torch.cat(inputs["network"][True]).flatten(1)
     assert len(trained) == 80
     images = set(map(tuple, (DATA[0].flatten(1) / 255).tolist()))
     undistorted = sum(tuple(image) in images for image in trained.tolist())
     assert undistorted == (0 if affine else 80)
     first, second = trained[:40].sum(), trained[40:].sum()
     assert torch.isclose(first, second, rtol=1e-6) == (not affine)  # other maps in each epoch
+
+
+# --- centred and scaled pixels ---
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_pixels_are_normalised_after_the_augmentation_in_training_and_evaluation(inputs, normalize):
+    model = train(batch_size=8, affine=0.15, normalize=normalize)
+    q3_cnn.predict(q3_cnn.batches(OTHER, 5), model)
+    for training in True, False:
+        given = torch.cat(inputs["network"][training])
+        seen = torch.cat(inputs["conv 1"][training])
+        assert_close(seen, (given - 0.1307) / 0.3081 if normalize else given)
+    assert torch.cat(inputs["network"][True]).min() == 0  # the borders that came in are black
+
+
+# --- straightened digits ---
+
+
+def moments(image):
+    """Return centre (x, y), covariance and variance of y of an image, its pixels as masses."""
+    mass = image.double() / image.sum()
+    y, x = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    center_x, center_y = (mass * x).sum().item(), (mass * y).sum().item()
+    x, y = x - center_x, y - center_y
+    return center_x, center_y, (mass * x * y).sum().item(), (mass * y * y).sum().item()
+
+
+def bar(slant, left):
+    """Return an upright bar, 18 pixels high and 4 wide, sheared by `slant` pixels per row."""
+    image = torch.zeros(28, 28, dtype=torch.uint8)
+    for row in range(18):
+        start = left + round(slant * row)
+        image[row + 3, start : start + 4] = 200
+    return image
+
+
+def test_a_sheared_digit_becomes_upright_in_the_middle():
+    images = torch.stack([bar(0.5, 8), bar(-0.5, 20), bar(0.9, 2), bar(0, 12)])
+    upright = q3_cnn.deskew(images)
+    assert upright.dtype == torch.uint8
+    for before, after in zip(images, upright, strict=True):
+        center_x, center_y, covariance, variance = moments(after)
+        assert (center_x, center_y) == pytest.approx((13.5, 13.5), abs=0.15)
+        assert abs(covariance / variance) < 0.03
+        assert variance == pytest.approx(moments(before)[3], rel=0.05)
+        # The rows are alike again, four pixels wide.
+        assert (after[6:22] > 100).sum(1).float().mean().item() == pytest.approx(4, abs=0.5)
+        assert after[:, :9].max() == after[:, 19:].max() == 0
+
+
+def test_an_upright_digit_in_the_middle_and_a_blank_image_stay_as_they_are():
+    upright = torch.zeros(28, 28, dtype=torch.uint8)
+    upright[5:23, 12:16] = 200
+    images = torch.stack([upright, torch.zeros_like(upright)])
+    assert torch.equal(q3_cnn.deskew(images), images)
+
+
+def test_each_of_many_digits_is_straightened_by_itself():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(256, (1100, 28, 28), dtype=torch.uint8, generator=generator)
+    upright = q3_cnn.deskew(images)
+    assert upright.shape == images.shape
+    for i in 0, 499, 500, 1099:
+        assert torch.equal(upright[i], q3_cnn.deskew(images[i : i + 1])[0])
