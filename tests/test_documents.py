@@ -10,7 +10,6 @@ from torch import nn
 
 sys.path.insert(0, str(ROOT / "experiments"))
 
-import averages
 import sweeps
 import tables
 
@@ -85,11 +84,6 @@ def test_every_recorded_search_run_belongs_to_a_sweep_and_none_is_missing_or_twi
     recorded = [sweeps.key(name, run["settings"], run["seed"]) for name, run in runs]
     jobs = {sweeps.key(*job) for sweep in sweeps.SWEEPS for job in sweeps.jobs(sweep)}
     assert sorted(recorded) == sorted(jobs)
-
-
-def test_averages_are_of_the_rows_of_their_program():
-    rows = json.loads((sweeps.RESULTS / "averages.json").read_text())
-    assert {flags: row["settings"] for flags, row in rows.items()} == averages.ROWS
 
 
 def test_network_in_the_report_is_that_of_base():
