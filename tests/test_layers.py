@@ -65,7 +65,7 @@ def test_record_is_that_of_a_plain_computation(record, data):
         layers = run["layers"]
         torch.manual_seed(run["seed"])
         start = q3_cnn.NeuralNetwork(settings["batch_norm"], settings["eps"], normalize=True)
-        inputs, _ = hooked(start, train_data[0][: q3_cnn.EVAL_BATCH])
+        inputs, _ = hooked(start, train_data[0][:500])
         check_inputs(layers["start"], inputs, with_counts)
 
         end, epochs = train(q3_cnn, settings, run["seed"], train_data, test_data)
