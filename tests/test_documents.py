@@ -45,6 +45,8 @@ def test_prose_names_no_figure_that_no_table_has(name):
     tabled = "\n".join(re.findall(r"^\|.*\|$", "\n".join(DOCUMENTS.values()), re.MULTILINE))
     figures = set(re.findall(r"(?<![\w.])[+-]?\d+\.\d+(?![\w.])", prose))
     known = set(re.findall(r"\d+\.\d+", tabled))
+    spreads = r"\d+\.\d+ ± \d+\.\d+"
+    assert set(re.findall(spreads, prose)) <= set(re.findall(spreads, tabled))
     assert {figure.lstrip("+-") for figure in figures} <= known | {"3.10"}  # Python's version
 
 
@@ -108,4 +110,6 @@ def test_docstrings_open_with_the_committed_accuracy(name):
         (line,) = re.findall(rf"--variant {variant} .*", script.__doc__)
         assert line.endswith(claim)
     assert len(re.findall(r"\d+\.\d+", script.__doc__)) == (2 if script is q2_mlp else 8)
-    assert f"last of {SETTINGS[name]['epochs']} epochs" in script.__doc__
+    conditions = " ".join(script.__doc__.split())
+    assert f"last of {SETTINGS[name]['epochs']} epochs" in conditions
+    assert f"standard deviation of {len(record['seeds'])} seeds" in conditions

@@ -119,7 +119,7 @@ def read_until(stream, text):
 def check_interrupted(folder, name, printed, picture=True):
     """Check that every epoch of which a line was printed is in the JSON, and the plot beside it.
 
-    A signal between the two may keep a line from being printed, never an epoch from being saved.
+    Return how many epochs more are in the JSON.
     """
     record = load(folder / f"{name}.json")
     assert record["interrupted"] is True
@@ -130,6 +130,7 @@ def check_interrupted(folder, name, printed, picture=True):
     if picture:
         assert names(folder) == [f"{name}.json", f"{name}.png"]
         check_png(folder / f"{name}.png")
+    return len(epochs) - len(shown)
 
 
 def ignore_interrupt():
@@ -147,7 +148,9 @@ def test_stopped_while_training(start, tmp_path, script, number):
     printed += process.stdout.readlines()
     assert process.stderr.read() == ""
     assert process.wait() == 130
-    check_interrupted(tmp_path, "q2_mlp" if script == "q2_mlp.py" else "q3_cnn_base", printed)
+    name = "q2_mlp" if script == "q2_mlp.py" else "q3_cnn_base"
+    # Between an epoch that is saved and its line there is room for a signal.
+    assert check_interrupted(tmp_path, name, printed) <= 1
 
 
 def test_stopped_together_with_the_reader_of_its_output(start, tmp_path):
@@ -179,7 +182,7 @@ def test_killed_in_a_later_seed(start, tmp_path, script):
     process.kill()
     printed += process.stdout.readlines()
     (path,) = tmp_path.glob("*.json")
-    check_interrupted(tmp_path, path.stem, printed, picture=False)
+    assert check_interrupted(tmp_path, path.stem, printed, picture=False) <= 1
 
 
 # --- nothing to read, nowhere to write ---
