@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import (
@@ -179,9 +180,12 @@ def test_standard_output_closed_early(start, tmp_path):
 def test_killed_in_a_later_seed(start, tmp_path, script):
     process = start(script, "--epochs", 2, "--seeds", *range(FOREVER))
     printed = read_until(process.stdout, "seed  2  epoch  1")
+    (path,) = tmp_path.glob("*.json")
+    seeds = len(load(path)["runs"])
+    while len(load(path)["runs"]) < seeds + 3:  # their lines are not kept back either
+        time.sleep(0.01)
     process.kill()
     printed += process.stdout.readlines()
-    (path,) = tmp_path.glob("*.json")
     assert check_interrupted(tmp_path, path.stem, printed, picture=False) <= 1
 
 
