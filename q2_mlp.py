@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
 # ///
-"""Question 2: a 784-200-200-10 ReLU network on MNIST classifies 98.31 ± 0.03 % correctly.
+"""Question 2: a 784-200-200-10 ReLU network on MNIST classifies 98.30 ± 0.05 % correctly.
 
 (Accuracy on the 10,000 test images at the last of 17 epochs, mean ± sample standard deviation of
 10 seeds. Made by: python q2_mlp.py --seeds 0 1 2 3 4 5 6 7 8 9)
@@ -289,7 +289,7 @@ def save_record(args, name, record):
 
 def save_figure(args, name, figure):
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
+    figure.savefig(picture, format="png", dpi=180)
     save(result_path(args, name, ".png"), picture.getvalue())
 
 
@@ -335,7 +335,7 @@ def plot(title, curves, bands=True):
 
     A curve is the median of the seeds, its band reaches from the lowest to the highest.
     """
-    figure = Figure(figsize=(10, 3.7), layout="constrained")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
     figure.suptitle(title)
     loss_ax, accuracy_ax = figure.subplots(1, 2)
     loss_ax.set(title="average loss", ylabel="nats", yscale="log")
@@ -353,9 +353,9 @@ def plot(title, curves, bands=True):
         plot_curve(accuracy_ax, accuracies, label, STYLES[index], bands)
     xlabel = "epoch"
     if several_seeds:
-        xlabel += "; line: median of the seeds"
+        xlabel += "; median of the seeds"
         if bands:
-            xlabel += ", band: lowest to highest"
+            xlabel += " and their range"
     for ax in (loss_ax, accuracy_ax):
         ax.set_xlabel(xlabel)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

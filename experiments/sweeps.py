@@ -95,8 +95,6 @@ SWEEPS = {
         (DROPOUT, range(3)),
         (DROPOUT | {"weight_decay": 1e-5}, range(3)),
         (DROPOUT | {"weight_decay": 1e-4}, range(3)),
-        (DROPOUT | {"weight_decay": 2e-4}, range(3)),
-        (DROPOUT | {"weight_decay": 5e-4}, range(3)),
     ],
     "places": [
         (PLACED_18 | {"dropout_places": [0.1, 0.25, 0.25]}, [1]),
@@ -149,16 +147,8 @@ SWEEPS = {
     ],
     "straight": [
         (RECIPE, range(5)),
-        (RECIPE | {"eps": 0.01}, range(5)),
-        (RECIPE | {"normalize": True}, range(5)),
-        (RECIPE | {"deskew": True}, range(5)),
-        (RECIPE | {"normalize": True, "eps": 0.01}, range(5)),
         (STRAIGHT, range(5)),
         (STRAIGHT | {"eps": 0.01}, range(5)),
-        (STRAIGHT | {"lr": 0.2}, range(5)),
-        (STRAIGHT | {"lr": 1.0}, range(5)),
-        (STRAIGHT | {"affine": 0.05}, range(5)),
-        (STRAIGHT | {"affine": 0.15}, range(5)),
     ],
     "constant": [
         (NORM, range(3)),
@@ -180,6 +170,8 @@ SWEEPS = {
         (NORM_CYCLE, range(5)),
         (AUGMENTED, range(5)),
         (RECIPE, range(5)),
+        (STRAIGHT, range(5)),
+        (STRAIGHT | {"eps": 0.01}, range(5)),
     ],
     # Without and with batch norm, one-cycle schedule, affine augmentation, in the order of counting
     # in binary; under the schedule, each at a peak at which every seed learns.

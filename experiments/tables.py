@@ -7,6 +7,7 @@ A table stands between <!-- NAME --> and <!-- end -->; what is written there by 
 
 import itertools
 import json
+import math
 import re
 import statistics
 from functools import partial
@@ -172,15 +173,7 @@ def paired():
         loss = in_one(*interval(differences(before, after, "test_loss"), 4))
         name = f"`{before}` → `{after}`"
         rows.append([name, mean, seeds_interval, images_interval, survive, loss])
-    head = [
-        "",
-        "difference, points",
-        "95 % interval over seeds",
-        "95 % interval over images",
-        "both survive Holm's correction",
-        "difference of the loss (over seeds)",
-    ]
-    return table(head, rows)
+    return table(["", "points", "over seeds", "over images", "by Holm", "loss, over seeds"], rows)
 
 
 WORDS = {
@@ -194,8 +187,24 @@ WORDS = {
     "dropout": "dropout before both linear layers",
     "affine": "affine augmentation",
     "deskew": "digits straightened",
-    "normalize": "pixels centred and scaled",
+    "normalize": "pixels as (x − 0.1307) / 0.3081",
 }
+
+
+def earlier():
+    """Return what the last changes of the recipe of bn brought on the test set."""
+    before = json.loads((sweeps.RESULTS / "earlier_bn.json").read_text())["runs"]
+    after = load("q3_cnn_bn")["runs"]
+    rows = []
+    for name, key, scale, digits in (
+        ("test accuracy, %", "test_accuracy", 100, 2),
+        ("test loss", "test_loss", 1, 4),
+    ):
+        old = [scale * run["epochs"][-1][key] for run in before]
+        new = [scale * run["epochs"][-1][key] for run in after]
+        gains = [b - a for a, b in zip(old, new, strict=True)]
+        rows.append([name, spread(old, digits), spread(new, digits), *interval(gains, digits)])
+    return table(["", "without", "with: `bn`", "difference", "95 % interval over seeds"], rows)
 
 
 def hyperparameters():
@@ -234,9 +243,9 @@ def epochs_of_variants():
     columns = {}
     for variant in VARIANTS:
         name = f"q3_cnn_{variant}"
-        columns[f"`{variant}`: train loss"] = medians(name, "train_loss")
-        columns[f"`{variant}`: test loss"] = medians(name, "test_loss")
-        columns[f"`{variant}`: test accuracy, %"] = medians(name, "test_accuracy")
+        columns[f"`{variant}` train loss"] = medians(name, "train_loss")
+        columns[f"`{variant}` test loss"] = medians(name, "test_loss")
+        columns[f"`{variant}` test %"] = medians(name, "test_accuracy")
     return table_per_epoch(columns)
 
 
@@ -247,70 +256,71 @@ def table_per_epoch(columns):
     return table(["epoch", *columns], numbered)
 
 
-def times():
-    """Return the table of the seconds that training took."""
-    rows = []
-    for name, title in TITLES.items():
-        record = load(name)
-        seconds = [[epoch["seconds"] for epoch in run["epochs"]] for run in record["runs"]]
-        median = f"{statistics.median(itertools.chain(*seconds)):.1f}"
-        minutes = f"{statistics.mean(map(sum, seconds)) / 60:.1f}"
-        rows.append([title, median, minutes, record["environment"]["threads"]])
-    return table(["network", "seconds per epoch (median)", "minutes per seed", "threads"], rows)
+def jumps(runs, key):
+    """Return in how many epochs after the fourth a loss is over 1.5 times the one before.
+
+    With it, the highest ratio.
+    """
+    ratios = []
+    for run in runs:
+        losses = [epoch[key] for epoch in run["epochs"]]
+        for before, after in itertools.pairwise(losses[3:]):
+            ratios.append(after / before)
+    jumped = [ratio for ratio in ratios if ratio > 1.5]
+    return [f"{len(jumped)} of {len(ratios)}", f"{max(ratios):.1f}" if ratios else ""]
 
 
-def jumps():
-    """Return how often a test loss leaves that of the epoch before behind, once training is on."""
+def jumps_held_out():
+    """Return the jumps of the recipe with both values of eps, on held-out images."""
     rows = []
-    for variant in VARIANTS:
-        ratios = []
-        for run in load(f"q3_cnn_{variant}")["runs"]:
-            losses = [epoch["test_loss"] for epoch in run["epochs"]]
-            for before, after in itertools.pairwise(losses[3:]):
-                ratios.append(after / before)
-        jumped = [ratio for ratio in ratios if ratio > 1.5]
-        worst = f"{max(ratios):.1f}" if ratios else ""
-        rows.append([f"`{variant}`", len(ratios), len(jumped), worst])
-    head = [
-        "",
-        "epochs after the fourth, all seeds",
-        "test loss over 1.5 times that of the epoch before",
-        "highest ratio",
-    ]
-    return table(head, rows)
+    for settings, runs in group("straight")[1:]:
+        epochs = [epoch for run in runs for epoch in run["epochs"][4:]]
+        highest = max(epoch["validation_loss"] for epoch in epochs)
+        row = [setting(settings["eps"]), *jumps(runs, "validation_loss"), f"{highest:.2f}"]
+        rows.append(row)
+    return table(["`eps`", "jumps of the loss", "highest ratio", "highest loss"], rows)
 
 
 def layers():
-    """Return what three layers receive in each variant, and how many channels never fire."""
+    """Return mean and standard deviation of what three layers receive, means over the seeds."""
+    variants = ("base", "bn_only", "bn")
+    if not all("layers" in run for name in variants for run in load(f"q3_cnn_{name}")["runs"]):
+        return NOT_YET
+    moments = {"start": "before training", "end": "after training"}
     rows = []
-    for variant in VARIANTS:
-        runs = load(f"q3_cnn_{variant}")["runs"]
-        if any("layers" not in run for run in runs):
-            continue
-        row = [f"`{variant}`"]
-        for layer in ("conv 2", "linear 1", "linear 2"):
-            for when in ("start", "end"):
+    for layer in ("conv 2", "linear 1", "linear 2"):
+        for when, words in moments.items():
+            row = [f"input of {layer}, {words}"]
+            for variant in variants:
+                runs = load(f"q3_cnn_{variant}")["runs"]
                 inputs = [run["layers"][when][layer] for run in runs]
                 mean = statistics.mean(one["mean"] for one in inputs)
                 deviation = statistics.mean(one["standard_deviation"] for one in inputs)
-                row.append(f"{minus(f'{round(mean, 3) + 0.0:.3f}')}, {deviation:.3f}")
+                row.append(f"{minus(f'{round(mean, 3) + 0.0:.3f}')}; {deviation:.3f}")
+            rows.append(row)
+    return table(["mean; standard deviation", *[f"`{name}`" for name in variants]], rows)
+
+
+def silent():
+    """Return how many channels of each ReLU never fire, and how often the test loss jumps."""
+    rows = []
+    for variant in VARIANTS:
+        runs = load(f"q3_cnn_{variant}")["runs"]
+        row = [f"`{variant}`"]
         for layer in ("conv 1", "conv 2", "linear 1"):
-            silent = [run["layers"]["never_fires"][layer] for run in runs]
-            row.append(f"{statistics.mean(silent):.1f} (at most {max(silent)})")
-        rows.append(row)
-    if not rows:
-        return NOT_YET
+            channels = [run["layers"]["never_fires"][layer] for run in runs if "layers" in run]
+            if channels:
+                row.append(f"{statistics.mean(channels):.1f} (at most {max(channels)})")
+            else:
+                row.append("not recorded")
+        rows.append(row + jumps(runs, "test_loss"))
     head = [
-        "mean, standard deviation of the input of",
-        "conv 2, before training",
-        "conv 2, after training",
-        "linear 1, before training",
-        "linear 1, after training",
-        "linear 2, before training",
-        "linear 2, after training",
-        "channels that never fire: conv 1, of 20",
+        "",
+        "never fire: conv 1, of 20",
         "conv 2, of 20",
         "linear 1, of 250",
+        "jumps of the test loss",
+        "highest ratio",
     ]
     return table(head, rows)
 
@@ -371,7 +381,9 @@ RUNGS = [
     "and the best higher rate, constant: 0.3",
     "and one-cycle schedule, peak 0.5",
     "and affine augmentation",
-    "and weight decay: `bn`",
+    "and weight decay 5e-4",
+    "and digits straightened, pixels centred and scaled",
+    "and `eps` 0.01 in batch norm: `bn`",
 ]
 
 
@@ -390,14 +402,7 @@ def ladder():
     for index, (name, runs) in enumerate(zip(RUNGS, rungs, strict=True)):
         figures = [spread(accuracies(runs)), spread(losses(runs), 4)]
         rows.append([name, *figures, *interval(gains[index]), survive[index]])
-    head = [
-        "",
-        "accuracy, %",
-        "loss",
-        "gain, points",
-        "95 % interval of the gain",
-        "survives Holm's correction",
-    ]
+    head = ["", "accuracy, %", "loss", "gain, points", "95 % interval", "by Holm"]
     return table(head, rows)
 
 
@@ -445,25 +450,56 @@ def rates():
     return table(["learning rate", *found[True]], rows)
 
 
-def averages():
-    """Return what longer training and averaged predictions of bn give on the test set."""
-    measured = json.loads((sweeps.RESULTS / "averages.json").read_text())
+def inside(part):
+    """Return the runs of a part of results/inside.json."""
+    return json.loads((sweeps.RESULTS / "inside.json").read_text())[part]
+
+
+KINDS = {
+    "none": "neither: (b)",
+    "centred": "centred only",
+    "scaled": "scaled only",
+    "both": "both: batch norm after the ReLU",
+    "before": "both, before the ReLU",
+    "pixels": "neither, but pixels centred and scaled",
+    "kaiming": "neither, Kaiming initialisation",
+}
+
+
+def apart():
+    """Return train loss and held-out accuracy after one epoch, with batch norm taken apart."""
+    cells = {}
+    for run in inside("rates"):
+        cells.setdefault(run["kind"], {}).setdefault(run["rate"], []).append(run["epochs"][0])
+    rows = [[KINDS[kind], *[apart_cell(runs) for runs in cells[kind].values()]] for kind in KINDS]
+    return table(["rate", *cells["none"]], rows)
+
+
+def apart_cell(epochs):
+    """Return the median train loss and accuracy; a loss that is not finite counts as the worst."""
+    losses = [math.inf if e["train_loss"] is None else e["train_loss"] for e in epochs]
+    loss = statistics.median(losses)
+    if math.isinf(loss):
+        return "not finite"
+    accuracy = statistics.median(100 * (e["validation_accuracy"] or 0) for e in epochs)
+    return f"{loss:.2f}; {accuracy:.1f}" if loss < 10 else f"over 10; {accuracy:.1f}"
+
+
+def last_batch():
+    """Return batch norm's accuracy before and after the last, smaller batch of the first epoch."""
+    found = {}
+    for run in inside("rates"):
+        (epoch,) = run["epochs"]
+        if run["kind"] == "both" and epoch.get("before_last_accuracy"):
+            found.setdefault(run["rate"], []).append(epoch)
     rows = []
-    for flags, row in measured.items():
-        for way, title in (("plain", "the image"), ("shifted", "mean of five shifts")):
-            loss_of_each, accuracy_of_each = np.array(row[way]["seeds"]).T
-            loss, accuracy = row[way]["ensemble"]
-            one = [spread(100 * accuracy_of_each), spread(loss_of_each, 4)]
-            rows.append([f"`{flags}`", title, *one, f"{100 * accuracy:.2f}", f"{loss:.4f}"])
-    head = [
-        "flags",
-        "prediction from",
-        "one network, %",
-        "loss",
-        "mean of ten networks, %",
-        "loss",
-    ]
-    return table(head, rows)
+    for rate, epochs in found.items():
+        row = [rate, len(epochs)]
+        for key in ("before_last_accuracy", "validation_accuracy"):
+            values = [100 * epoch[key] for epoch in epochs]
+            row.append(f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
+        rows.append(row)
+    return table(["rate", "seeds", "accuracy before that batch, %", "after it, %"], rows)
 
 
 def speed():
@@ -542,20 +578,22 @@ def time_to_accuracy():
 BLOCKS = {
     "results": results,
     "paired": paired,
+    "earlier": earlier,
     "hyperparameters": hyperparameters,
     "epochs q3": epochs_of_variants,
-    "times": times,
-    "jumps": jumps,
+    "jumps held out": jumps_held_out,
     "layers": layers,
+    "silent": silent,
 }
-BLOCKS |= {f"epochs {name}": partial(epochs, name) for name in TITLES}
+BLOCKS["epochs q2_mlp"] = partial(epochs, "q2_mlp")
 BLOCKS |= {name: partial(sweep, name) for name in sweeps.SWEEPS}
 BLOCKS |= {
     "ladder": ladder,
     "rates": rates,
     "factorial": factorial,
     "effects": effects,
-    "averages": averages,
+    "apart": apart,
+    "last batch": last_batch,
     "speed": speed,
     "time to accuracy": time_to_accuracy,
 }
@@ -567,7 +605,8 @@ def fill(text):
     def block(match):
         return f"{match[1]}\n{BLOCKS[match[2]]()}\n{match[3]}"
 
-    return re.sub(r"(<!-- ((?!end)[\w ]+) -->)\n.*?(<!-- end -->)", block, text, flags=re.DOTALL)
+    names = "|".join(BLOCKS)  # other comments are marks for the PDF
+    return re.sub(rf"(<!-- ({names}) -->)\n.*?(<!-- end -->)", block, text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_prose_names_no_figure_that_no_table_has(name):
 
 def test_every_table_of_the_program_is_shown():
     shown = re.findall(r"<!-- ((?!end)[\w ]+) -->", "\n".join(DOCUMENTS.values()))
-    assert set(shown) == set(tables.BLOCKS)
+    assert set(shown) - {"sideways"} == set(tables.BLOCKS)  # a mark for the PDF
 
 
 def test_a_changed_number_is_noticed():
