@@ -524,7 +524,7 @@ STYLES = [
     {"linestyle": "-.", "color": "#009E73"},
     {"linestyle": ":", "color": "black"},
 ]
-ACCURACY_TICKS = [10, 50, 80, 90, 95, 97, 98, 98.5, 99, 99.3, 99.5, 99.7, 99.9, 100]
+ACCURACY_TICKS = [10, 50, 80, 90, 95, 98, 99, 99.5, 99.9, 100]
 
 
 def plot_run(title, record):
