@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -102,6 +103,9 @@ def start(small_mnist, tmp_path):
             )
             processes.enter_context(process)
             processes.callback(process.kill)
+            timer = threading.Timer(300, process.kill)  # one that does not stop
+            timer.start()
+            processes.callback(timer.cancel)
             return process
 
         yield start
