@@ -339,7 +339,7 @@ def plot(title, curves, bands=True):
     figure.suptitle(title)
     loss_ax, accuracy_ax = figure.subplots(1, 2)
     loss_ax.set(title="average loss", ylabel="nats", yscale="log")
-    loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     accuracy_ax.set(title="accuracy", ylabel="% (log scale of the error)")
     accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
     accuracy_ax.set_yticks(ACCURACY_TICKS)

@@ -78,7 +78,7 @@ def changes(row):
         if key in VALUES:
             yield key, VALUES[key], [f"--{flag}", VALUES[key]]
         elif key in SHARES:
-            other = 0 if value else SHARES[key]
+            other = 0 if value == SHARES[key] else SHARES[key]
             yield key, other, [f"--{flag}", other]
         else:
             yield key, not value, [f"--no-{flag}" if value else f"--{flag}"]
