@@ -800,7 +800,7 @@ def main(argv=None):
     parser.add_argument("--eps", type=zero_to_one, help="what batch norm adds to a variance")
     parser.add_argument("--weight-decay", type=zero_to_one, help="how much the weights shrink")
     parser.add_argument(
-        "--dropout", type=zero_to_one, help="probability, before both linear layers"
+        "--dropout", type=in_range(float, 0, 0.99), help="probability, before both linear layers"
     )
     parser.add_argument(
         "--affine", type=zero_to_one, help="strength of the random affine augmentation"
