@@ -31,7 +31,8 @@ ONLY_Q3 = {
     "--one-cycle yes": "unrecognized arguments: yes",
     "--eps -1": "argument --eps: -1.0 is not from 0 to 1",
     "--weight-decay -1": "argument --weight-decay: -1.0 is not from 0 to 1",
-    "--dropout nan": "argument --dropout: nan is not from 0 to 1",
+    "--dropout 1": "argument --dropout: 1.0 is not from 0 to 0.99",
+    "--weight-decay nan": "argument --weight-decay: nan is not from 0 to 1",
     "--affine 1.5": "argument --affine: 1.5 is not from 0 to 1",
 }
 
