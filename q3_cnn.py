@@ -175,6 +175,14 @@ def deskew(images):
     return torch.cat(upright)
 
 
+def as_seen(data, settings):
+    """Return (images, labels) as a network of these settings sees them."""
+    images, labels = data
+    if settings["deskew"]:
+        images = deskew(images)
+    return images, labels
+
+
 def random_affine(X, strength):
     """Return X (B, 1, 28, 28), each image under an affine map of its own near the identity.
 
@@ -775,11 +783,8 @@ def load_finished(args, rows):
 def run_variant(variant, settings, args, train_data, test_data):
     """Train and record a variant; for bn, draw the digits that its last network has wrong."""
     title = f"Q3 {TITLES[variant]}"
-    seen_train = train_data
-    seen_test = test_data
-    if settings["deskew"]:
-        seen_train = (deskew(train_data[0]), train_data[1])
-        seen_test = (deskew(test_data[0]), test_data[1])
+    seen_train = as_seen(train_data, settings)
+    seen_test = as_seen(test_data, settings)
     name = f"q3_cnn_{variant}"
     model = train_and_record(name, variant, title, settings, args, seen_train, seen_test)
     if variant == "bn":

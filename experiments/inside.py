@@ -372,7 +372,7 @@ def with_fresh_averages(model, train_data, affine):
     with torch.random.fork_rng(devices=[]):  # the training that goes on draws from it too
         torch.manual_seed(0)
         if affine:
-            loader = ((q3_cnn.random_affine(X, affine), y) for X, y in loader)
+            loader = q3_cnn.augment(loader, affine)
         update_bn(loader, model)
     return model
 
@@ -400,9 +400,8 @@ def judge(model, train_data, test_data, affine=0.0):
 def compare_statistics(job, train_data, test_data):
     """Train as q3_cnn.py does; return the figures of each epoch, and what judge() makes of it."""
     settings = job["settings"]
-    if settings["deskew"]:
-        train_data = (q3_cnn.deskew(train_data[0]), train_data[1])
-        test_data = (q3_cnn.deskew(test_data[0]), test_data[1])
+    train_data = q3_cnn.as_seen(train_data, settings)
+    test_data = q3_cnn.as_seen(test_data, settings)
     epochs = []
     for model, trained, tested in q3_cnn.train(settings, job["seed"], train_data, test_data):
         epochs.append(

@@ -59,8 +59,7 @@ def draw_all(args):
         return
     split = variants["base"]["split"]
     draw(args, "q3_cnn_comparison", q3_cnn.plot_comparison(variants, split))
-    if all("layers" in record["runs"][0] for record in variants.values()):
-        draw(args, "q3_cnn_layers", q3_cnn.plot_layers(variants))
+    draw(args, "q3_cnn_layers", q3_cnn.plot_layers(variants))
 
 
 def main():

@@ -46,9 +46,8 @@ def missing_runs(sweep, recorded):
 def load_held_out(script, settings, data_dir):
     """Return the images to train on and the held-out ones, as a network of these settings sees."""
     train_data, held_out = SCRIPTS[script].load_data(data_dir, True, "cpu")
-    if settings.get("deskew"):
-        train_data = (q3_cnn.deskew(train_data[0]), train_data[1])
-        held_out = (q3_cnn.deskew(held_out[0]), held_out[1])
+    if script == "q3_cnn":
+        return q3_cnn.as_seen(train_data, settings), q3_cnn.as_seen(held_out, settings)
     return train_data, held_out
 
 

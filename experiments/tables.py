@@ -129,6 +129,22 @@ def results():
     return table(head, rows)
 
 
+def earlier():
+    """Return what the last changes of the recipe of bn brought on the test set."""
+    before = json.loads((sweeps.RESULTS / "earlier_bn.json").read_text())["runs"]
+    after = load("q3_cnn_bn")["runs"]
+    rows = []
+    for name, key, scale, digits in (
+        ("test accuracy, %", "test_accuracy", 100, 2),
+        ("test loss", "test_loss", 1, 4),
+    ):
+        old = [scale * run["epochs"][-1][key] for run in before]
+        new = [scale * run["epochs"][-1][key] for run in after]
+        gains = [b - a for a, b in zip(old, new, strict=True)]
+        rows.append([name, spread(old, digits), spread(new, digits), *interval(gains, digits)])
+    return table(["", "without", "with: `bn`", "difference", "95 % interval over seeds"], rows)
+
+
 PAIRS = [
     ("base", "reg"),
     ("base", "bn_only"),
@@ -191,22 +207,6 @@ WORDS = {
 }
 
 
-def earlier():
-    """Return what the last changes of the recipe of bn brought on the test set."""
-    before = json.loads((sweeps.RESULTS / "earlier_bn.json").read_text())["runs"]
-    after = load("q3_cnn_bn")["runs"]
-    rows = []
-    for name, key, scale, digits in (
-        ("test accuracy, %", "test_accuracy", 100, 2),
-        ("test loss", "test_loss", 1, 4),
-    ):
-        old = [scale * run["epochs"][-1][key] for run in before]
-        new = [scale * run["epochs"][-1][key] for run in after]
-        gains = [b - a for a, b in zip(old, new, strict=True)]
-        rows.append([name, spread(old, digits), spread(new, digits), *interval(gains, digits)])
-    return table(["", "without", "with: `bn`", "difference", "95 % interval over seeds"], rows)
-
-
 def hyperparameters():
     """Return the settings of every network, as its JSON has them."""
     records = [load(name)["hyperparameters"] for name in TITLES]
@@ -227,13 +227,13 @@ def medians(name, key):
     return [f"{value:.4f}" for value in values]
 
 
-def epochs(name):
-    """Return the metrics per epoch of a record."""
+def epochs_of_q2():
+    """Return the metrics per epoch of question 2."""
     columns = {
-        "train loss": medians(name, "train_loss"),
-        "train accuracy, %": medians(name, "train_accuracy"),
-        "test loss": medians(name, "test_loss"),
-        "test accuracy, %": medians(name, "test_accuracy"),
+        "train loss": medians("q2_mlp", "train_loss"),
+        "train accuracy, %": medians("q2_mlp", "train_accuracy"),
+        "test loss": medians("q2_mlp", "test_loss"),
+        "test accuracy, %": medians("q2_mlp", "test_accuracy"),
     }
     return table_per_epoch(columns)
 
@@ -270,22 +270,9 @@ def jumps(runs, key):
     return [f"{len(jumped)} of {len(ratios)}", f"{max(ratios):.1f}" if ratios else ""]
 
 
-def jumps_held_out():
-    """Return the jumps of the recipe with both values of eps, on held-out images."""
-    rows = []
-    for settings, runs in group("straight")[1:]:
-        epochs = [epoch for run in runs for epoch in run["epochs"][4:]]
-        highest = max(epoch["validation_loss"] for epoch in epochs)
-        row = [setting(settings["eps"]), *jumps(runs, "validation_loss"), f"{highest:.2f}"]
-        rows.append(row)
-    return table(["`eps`", "jumps of the loss", "highest ratio", "highest loss"], rows)
-
-
 def layers():
     """Return mean and standard deviation of what three layers receive, means over the seeds."""
     variants = ("base", "bn_only", "bn")
-    if not all("layers" in run for name in variants for run in load(f"q3_cnn_{name}")["runs"]):
-        return NOT_YET
     moments = {"start": "before training", "end": "after training"}
     rows = []
     for layer in ("conv 2", "linear 1", "linear 2"):
@@ -308,11 +295,8 @@ def silent():
         runs = load(f"q3_cnn_{variant}")["runs"]
         row = [f"`{variant}`"]
         for layer in ("conv 1", "conv 2", "linear 1"):
-            channels = [run["layers"]["never_fires"][layer] for run in runs if "layers" in run]
-            if channels:
-                row.append(f"{statistics.mean(channels):.1f} (at most {max(channels)})")
-            else:
-                row.append("not recorded")
+            channels = [run["layers"]["never_fires"][layer] for run in runs]
+            row.append(f"{statistics.mean(channels):.1f} (at most {max(channels)})")
         rows.append(row + jumps(runs, "test_loss"))
     head = [
         "",
@@ -373,6 +357,17 @@ def sweep(name):
     head = [f"`{key}`" for key in varied]
     head += ["seeds", "accuracy, %", "last 3 epochs, %", "loss"]
     return table(head, rows)
+
+
+def jumps_held_out():
+    """Return the jumps of the recipe with both values of eps, on held-out images."""
+    rows = []
+    for settings, runs in group("straight")[1:]:
+        epochs = [epoch for run in runs for epoch in run["epochs"][4:]]
+        highest = max(epoch["validation_loss"] for epoch in epochs)
+        row = [setting(settings["eps"]), *jumps(runs, "validation_loss"), f"{highest:.2f}"]
+        rows.append(row)
+    return table(["`eps`", "jumps of the loss", "highest ratio", "highest loss"], rows)
 
 
 RUNGS = [
@@ -580,12 +575,12 @@ BLOCKS = {
     "paired": paired,
     "earlier": earlier,
     "hyperparameters": hyperparameters,
+    "epochs q2_mlp": epochs_of_q2,
     "epochs q3": epochs_of_variants,
     "jumps held out": jumps_held_out,
     "layers": layers,
     "silent": silent,
 }
-BLOCKS["epochs q2_mlp"] = partial(epochs, "q2_mlp")
 BLOCKS |= {name: partial(sweep, name) for name in sweeps.SWEEPS}
 BLOCKS |= {
     "ladder": ladder,
