@@ -43,8 +43,8 @@ BATCH_SIZE = 64
 ROUNDS = 2
 STEPS = {"q2_mlp": 400}  # timed at once; a step of a CNN takes longer
 STEPS_OF_A_CNN = 60
-SEEDS = range(5)
-MOST_EPOCHS = 6  # of the tutorial's loop, if it does not pass 99.4 % before
+SEEDS = range(3)
+MOST_EPOCHS = 4  # of the tutorial's loop, if it does not pass 99.4 % before
 KINDS = {  # whose loader, and the order in which a convolution's numbers lie in memory
     "tutorial": torch.contiguous_format,
     "ours, default layout": torch.contiguous_format,
@@ -193,7 +193,7 @@ def tutorial_run(data_dir, threads, seed):
 
 
 def time_to_accuracy(data_dir):
-    """Return short runs of bn, and the epochs with the tutorial's DataLoader, for five seeds.
+    """Return short runs of bn, and the epochs with the tutorial's DataLoader, for three seeds.
 
     A list of epochs per seed; of the runs of bn, whose seconds count from the command on, the last.
     """

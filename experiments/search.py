@@ -38,7 +38,7 @@ def missing_runs(sweep, recorded):
     for job in sweeps.jobs(sweep):
         key = sweeps.key(*job)
         _, settings, _ = job
-        if key not in recorded and "dropout_places" not in settings:
+        if key not in recorded and "dropout_places" not in settings and "eps" not in settings:
             runs[key] = job
     return runs
 

@@ -21,12 +21,12 @@ CNN = {
     "lr": 0.2,
     "one_cycle": False,
     "batch_norm": False,
-    "eps": 1e-5,
     "weight_decay": 0.0,
     "dropout": 0.0,
     "affine": 0.0,
     "deskew": False,
     "normalize": False,
+    "drop_last": False,
 }
 NORM = CNN | {"batch_norm": True}
 CYCLE = CNN | {"one_cycle": True}
@@ -35,10 +35,12 @@ AUGMENTED = NORM_CYCLE | {"affine": 0.1}
 RECIPE = AUGMENTED | {"weight_decay": 5e-4}
 RECIPE_40 = RECIPE | {"epochs": 40}
 STRAIGHT = RECIPE | {"deskew": True, "normalize": True}
+FULL = STRAIGHT | {"drop_last": True}
 DROPOUT = CNN | {"dropout": 0.25}
 REG_18 = CNN | {"epochs": 18, "weight_decay": 1e-5, "dropout": 0.25}
 # Dropout of these shares before conv 2 (whole channels), linear 1, linear 2. The scripts can't do
-# that any more: rows with dropout_places are kept as they were recorded and can't be trained.
+# that any more, nor change the eps of batch norm: rows with dropout_places or eps are kept as they
+# were recorded and can't be trained.
 PLACED_18 = CNN | {"epochs": 18, "weight_decay": 1e-5}
 PLACED_40 = CNN | {"epochs": 40, "weight_decay": 1e-5}
 
@@ -147,8 +149,16 @@ SWEEPS = {
     ],
     "straight": [
         (RECIPE, range(5)),
+        (RECIPE | {"normalize": True}, range(5)),
+        (RECIPE | {"deskew": True}, range(5)),
         (STRAIGHT, range(5)),
         (STRAIGHT | {"eps": 0.01}, range(5)),
+        (FULL, range(5)),
+        (FULL | {"eps": 0.01}, range(5)),
+        (FULL | {"lr": 0.2}, range(3)),
+        (FULL | {"lr": 1.0}, range(3)),
+        (FULL | {"affine": 0.05}, range(3)),
+        (FULL | {"affine": 0.15}, range(3)),
     ],
     "constant": [
         (NORM, range(3)),
@@ -170,8 +180,9 @@ SWEEPS = {
         (NORM_CYCLE, range(5)),
         (AUGMENTED, range(5)),
         (RECIPE, range(5)),
+        (RECIPE | {"normalize": True}, range(5)),
         (STRAIGHT, range(5)),
-        (STRAIGHT | {"eps": 0.01}, range(5)),
+        (FULL, range(5)),
     ],
     # Without and with batch norm, one-cycle schedule, affine augmentation, in the order of counting
     # in binary; under the schedule, each at a peak at which every seed learns.

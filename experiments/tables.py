@@ -129,20 +129,36 @@ def results():
     return table(head, rows)
 
 
+EARLIER = {
+    "earlier_bn": "digits and pixels as they are",
+    "earlier_bn_eps": "straight digits, centred pixels, `eps` 0.01",
+}
+
+
 def earlier():
-    """Return what the last changes of the recipe of bn brought on the test set."""
-    before = json.loads((sweeps.RESULTS / "earlier_bn.json").read_text())["runs"]
-    after = load("q3_cnn_bn")["runs"]
+    """Return what earlier recipes of bn reached on the test set, and what bn gains on them."""
+    now = load("q3_cnn_bn")["runs"]
     rows = []
-    for name, key, scale, digits in (
-        ("test accuracy, %", "test_accuracy", 100, 2),
-        ("test loss", "test_loss", 1, 4),
-    ):
-        old = [scale * run["epochs"][-1][key] for run in before]
-        new = [scale * run["epochs"][-1][key] for run in after]
-        gains = [b - a for a, b in zip(old, new, strict=True)]
-        rows.append([name, spread(old, digits), spread(new, digits), *interval(gains, digits)])
-    return table(["", "without", "with: `bn`", "difference", "95 % interval over seeds"], rows)
+    for name, words in EARLIER.items():
+        runs = json.loads((sweeps.RESULTS / f"{name}.json").read_text())["runs"]
+        gains = []
+        for key, scale, digits in ("test_accuracy", 100, 2), ("test_loss", 1, 4):
+            old = [scale * run["epochs"][-1][key] for run in runs]
+            new = [scale * run["epochs"][-1][key] for run in now]
+            values = [b - a for a, b in zip(old, new, strict=True)]
+            gains.append(in_one(*interval(values, digits)))
+        rows.append([words, *finals(runs), *gains])
+    rows.append(["`bn`", *finals(now), "", ""])
+    head = ["", "accuracy, %", "loss", "jumps of the loss", "highest ratio"]
+    return table([*head, "`bn` against it, points", "loss"], rows)
+
+
+def finals(runs):
+    """Return accuracy and loss of the last epoch on the test set, and how the loss jumps."""
+    last_epochs = [run["epochs"][-1] for run in runs]
+    accuracy = spread([100 * epoch["test_accuracy"] for epoch in last_epochs])
+    loss = spread([epoch["test_loss"] for epoch in last_epochs], 4)
+    return [accuracy, loss, *jumps(runs, "test_loss")]
 
 
 PAIRS = [
@@ -198,12 +214,12 @@ WORDS = {
     "lr": "learning rate",
     "one_cycle": "one-cycle schedule",
     "batch_norm": "batch norm after every ReLU",
-    "eps": "added to its variances",
     "weight_decay": "weight decay",
     "dropout": "dropout before both linear layers",
     "affine": "affine augmentation",
     "deskew": "digits straightened",
     "normalize": "pixels as (x − 0.1307) / 0.3081",
+    "drop_last": "last, smaller batch left out",
 }
 
 
@@ -339,10 +355,11 @@ def losses(runs):
     return [run["epochs"][-1]["validation_loss"] for run in runs]
 
 
-def sweep(name):
+def sweep(name, with_jumps=False):
     """Return the validation figures of a sweep, with a column for each setting that varies.
 
     One noisy epoch at a constant rate can't decide, hence also the mean of the last three.
+    with_jumps: also how often the loss jumps.
     """
     groups = group(name)
     keys = list(dict.fromkeys(key for settings, _ in groups for key in settings))
@@ -353,21 +370,15 @@ def sweep(name):
         late_epochs = [epoch for run in runs for epoch in run["epochs"][-3:]]
         late = [epoch["validation_accuracy"] for epoch in late_epochs]
         mean = "" if None in late else f"{100 * statistics.mean(late):.2f}"
-        rows.append([*values, len(runs), spread(accuracies(runs)), mean, spread(losses(runs), 4)])
+        row = [*values, len(runs), spread(accuracies(runs)), mean, spread(losses(runs), 4)]
+        if with_jumps:
+            row += jumps(runs, "validation_loss")
+        rows.append(row)
     head = [f"`{key}`" for key in varied]
     head += ["seeds", "accuracy, %", "last 3 epochs, %", "loss"]
+    if with_jumps:
+        head += ["jumps of the loss", "highest ratio"]
     return table(head, rows)
-
-
-def jumps_held_out():
-    """Return the jumps of the recipe with both values of eps, on held-out images."""
-    rows = []
-    for settings, runs in group("straight")[1:]:
-        epochs = [epoch for run in runs for epoch in run["epochs"][4:]]
-        highest = max(epoch["validation_loss"] for epoch in epochs)
-        row = [setting(settings["eps"]), *jumps(runs, "validation_loss"), f"{highest:.2f}"]
-        rows.append(row)
-    return table(["`eps`", "jumps of the loss", "highest ratio", "highest loss"], rows)
 
 
 RUNGS = [
@@ -377,8 +388,9 @@ RUNGS = [
     "and one-cycle schedule, peak 0.5",
     "and affine augmentation",
     "and weight decay 5e-4",
-    "and digits straightened, pixels centred and scaled",
-    "and `eps` 0.01 in batch norm: `bn`",
+    "and pixels centred and scaled",
+    "and digits straightened",
+    "and the last, smaller batch left out: `bn`",
 ]
 
 
@@ -387,17 +399,30 @@ def ladder():
     if incomplete("ladder"):
         return NOT_YET
     rungs = [runs for _, runs in group("ladder")]
-    gains = []
+    points = []
+    loss = []
     for before, after in itertools.pairwise(rungs):
         pairs = zip(accuracies(before), accuracies(after), strict=True)
-        gains.append([b - a for a, b in pairs])
-    survive = ["", *survive_holm(gains)]
-    gains = [[], *gains]
+        points.append([b - a for a, b in pairs])
+        pairs = zip(losses(before), losses(after), strict=True)
+        loss.append([b - a for a, b in pairs])
+    points_survive = survive_holm(points)
+    loss_survives = survive_holm(loss)
     rows = []
     for index, (name, runs) in enumerate(zip(RUNGS, rungs, strict=True)):
-        figures = [spread(accuracies(runs)), spread(losses(runs), 4)]
-        rows.append([name, *figures, *interval(gains[index]), survive[index]])
-    head = ["", "accuracy, %", "loss", "gain, points", "95 % interval", "by Holm"]
+        row = [name, spread(accuracies(runs)), spread(losses(runs), 4)]
+        if index == 0:
+            rows.append([*row, "", "", ""])
+            continue
+        row.append(in_one(*interval(points[index - 1])))
+        row.append(in_one(*interval(loss[index - 1], 4)))
+        survives = []
+        if points_survive[index - 1] == "yes":
+            survives.append("accuracy")
+        if loss_survives[index - 1] == "yes":
+            survives.append("loss")
+        rows.append([*row, " and ".join(survives) or "no"])
+    head = ["", "accuracy, %", "loss", "gain, points", "change of the loss", "by Holm"]
     return table(head, rows)
 
 
@@ -577,12 +602,12 @@ BLOCKS = {
     "hyperparameters": hyperparameters,
     "epochs q2_mlp": epochs_of_q2,
     "epochs q3": epochs_of_variants,
-    "jumps held out": jumps_held_out,
     "layers": layers,
     "silent": silent,
 }
 BLOCKS |= {name: partial(sweep, name) for name in sweeps.SWEEPS}
 BLOCKS |= {
+    "straight": partial(sweep, "straight", with_jumps=True),
     "ladder": ladder,
     "rates": rates,
     "factorial": factorial,

@@ -37,41 +37,34 @@ def check_refused(raw, script):
     return message
 
 
-def header(data):
-    return data[: 4 + 4 * data[3]]
+def without_images(data):
+    return data[:4] + bytes(4) + data[8:16]
 
 
-BREAKS = {
-    "empty": (TEST_LABELS, lambda data: b""),
-    "truncated": (TEST_IMAGES, lambda data: data[:-1]),
-    "too long": (TEST_LABELS, lambda data: data + b"\0"),
-    "gzipped": (TRAIN_LABELS, gzip.compress),
-    "a web page": (TRAIN_LABELS, lambda data: HTML),
-    "floats": (TRAIN_IMAGES, lambda data: b"\0\0\x0d" + data[3:]),
-    "two dimensions": (TRAIN_IMAGES, lambda data: data[:3] + b"\2" + data[4:]),
-    "nothing after the header": (TEST_IMAGES, header),
-    "no images": (TRAIN_IMAGES, lambda data: data[:4] + bytes(4) + header(data)[8:]),
-    "other size": (TEST_IMAGES, lambda data: data[:8] + b"\0\0\0\16\0\0\0\70" + data[16:]),
-    "one label more": (
-        TEST_LABELS,
-        lambda data: data[:7] + bytes([data[7] + 1]) + data[8:] + b"\0",
-    ),
-    "label 10": (TRAIN_LABELS, lambda data: data[:-1] + b"\n"),
-}
+def first_labels_of_fashion(data):
+    return data[:8] + bytes([9, 0, 0, 3, 0]) + data[13:]
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_broken_file(raw, name):
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (TEST_LABELS, lambda data: b""),
+        (TEST_IMAGES, lambda data: data[:-1]),
+        (TRAIN_LABELS, gzip.compress),
+        (TRAIN_LABELS, lambda data: HTML),
+        (TRAIN_IMAGES, without_images),
+        (TRAIN_IMAGES, lambda data: data[:8] + b"\0\0\0\16\0\0\0\70" + data[16:]),  # 14 x 56
+        (TRAIN_LABELS, lambda data: data[:-1] + b"\n"),  # 10
+        (TRAIN_LABELS, first_labels_of_fashion),
+        (TEST_LABELS, first_labels_of_fashion),
+    ],
+)
+def test_broken_file(raw, name, change):
     good = (raw / name).read_bytes()
-    breaks = {kind: change for kind, (where, change) in BREAKS.items() if where == name}
-    assert len(breaks) == 3
     (raw / f"{name}.gz").write_bytes(gzip.compress(good))  # torchvision does not unpack it again
-    for change in breaks.values():
-        (raw / name).write_bytes(change(good))
-        check_refused(raw, q2_mlp)
-        check_refused(raw, q3_cnn)
-    (raw / name).write_bytes(good)
-    assert call(q2_mlp, raw.parent.parent, raw.parent / "plots", "--epochs", 1)[0] == 0
+    (raw / name).write_bytes(change(good))
+    check_refused(raw, q2_mlp)
+    check_refused(raw, q3_cnn)
 
 
 def swap(raw, one, other):
@@ -87,14 +80,6 @@ def test_files_swapped(raw, script):
     swap(raw, TRAIN_IMAGES, TRAIN_LABELS)
     swap(raw, TRAIN_IMAGES, TEST_IMAGES)
     swap(raw, TRAIN_LABELS, TEST_LABELS)
-    check_refused(raw, script)
-
-
-@SCRIPTS
-@pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
-def test_another_data_set_of_the_same_shape(raw, script, name):
-    data = (raw / name).read_bytes()
-    (raw / name).write_bytes(data[:8] + bytes([9, 0, 0, 3, 0]) + data[13:])  # as in FashionMNIST
     check_refused(raw, script)
 
 
@@ -122,9 +107,7 @@ def proxy(answer):
 
 ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(HTML), HTML),
-    b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n%s" % HTML,  # half a page
     b"HTTP/1.1 403 Forbidden\r\n\r\n",
-    b"220 mail.example.org\r\n",  # not HTTP
     None,
 ]
 

@@ -60,7 +60,7 @@ def check_inputs(description, inputs, with_counts):
             up_to = torch.tensor(entry["counts"]).cumsum(0)
             assert (below <= up_to).all()
             assert (up_to <= above).all()
-            assert sum(entry["counts"]) == X.numel()
+            assert up_to[-1] == X.numel()
 
 
 def test_record_is_that_of_a_plain_computation(record, data):
@@ -69,7 +69,7 @@ def test_record_is_that_of_a_plain_computation(record, data):
     for run, with_counts in zip(record["runs"], (True, False), strict=True):
         layers = run["layers"]
         torch.manual_seed(run["seed"])
-        start = q3_cnn.NeuralNetwork(settings["batch_norm"], settings["eps"], normalize=True)
+        start = q3_cnn.NeuralNetwork(settings["batch_norm"], normalize=True)
         inputs, _ = hooked(start, train_data[0][:500])
         check_inputs(layers["start"], inputs, with_counts)
 
@@ -82,16 +82,6 @@ def test_record_is_that_of_a_plain_computation(record, data):
         norms = [m for m in end.modules() if hasattr(m, "running_var")]
         low = [int((norm.running_var < 1e-4).sum()) for norm in norms]
         assert layers["low_variance"] == dict(zip(LAYERS, low, strict=False))
-
-
-def test_recording_changes_no_metric(record, small_mnist, tmp_path, monkeypatch):
-    monkeypatch.setattr(q3_cnn, "record_layers", lambda *_, **__: None)
-    variant = record["variant"]
-    assert call(q3_cnn, small_mnist, tmp_path, "--variant", variant, *FLAGS)[0] == 0
-    without = load(tmp_path / f"q3_cnn_{variant}.json")
-    for run, plain in zip(record["runs"], without["runs"], strict=True):
-        assert metrics(run) == metrics(plain)
-        assert run["epochs"][-1]["wrong"] == plain["epochs"][-1]["wrong"]
 
 
 def test_dead_channels_are_counted_and_the_network_stays_as_it_is(data):

@@ -37,37 +37,22 @@ def parameters(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-MLP = [
-    "Flatten(start_dim=1, end_dim=-1)",
-    "Linear(in_features=784, out_features=200, bias=True)",
-    "ReLU()",
-    "Linear(in_features=200, out_features=200, bias=True)",
-    "ReLU()",
-    "Linear(in_features=200, out_features=10, bias=True)",
-]
-CNN = [
-    "Conv2d(1, 20, kernel_size=(4, 4), stride=(1, 1))",
-    "ReLU()",
-    "Conv2d(20, 20, kernel_size=(4, 4), stride=(2, 2))",
-    "ReLU()",
-    "MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)",
-    "Flatten(start_dim=1, end_dim=-1)",
-    "Linear(in_features=500, out_features=250, bias=True)",
-    "ReLU()",
-    "Linear(in_features=250, out_features=10, bias=True)",
-]
+RELU = nn.ReLU()
+MLP = [nn.Flatten(), nn.Linear(784, 200), RELU, nn.Linear(200, 200), RELU, nn.Linear(200, 10)]
+CONVOLUTIONS = [nn.Conv2d(1, 20, 4), RELU, nn.Conv2d(20, 20, 4, stride=2), RELU, nn.MaxPool2d(2)]
+CNN = [*CONVOLUTIONS, nn.Flatten(), nn.Linear(500, 250), RELU, nn.Linear(250, 10)]
 
 
 def test_q2_is_784_200_200_10():
     model = q2_mlp.NeuralNetwork()
-    assert layers(model) == MLP
+    assert layers(model) == list(map(str, MLP))
     assert parameters(model) == 199_210
     assert model(X).shape == (8, 10)
 
 
 def test_q3_base_is_the_network_of_the_sheet():
     model = q3_cnn.NeuralNetwork()
-    assert layers(model) == CNN
+    assert layers(model) == list(map(str, CNN))
     assert parameters(model) == 134_520
     assert model(X).shape == (8, 10)
     shapes = [tuple(output.shape[1:]) for _, _, output in steps(model) if output.dim() == 4]
@@ -75,12 +60,11 @@ def test_q3_base_is_the_network_of_the_sheet():
 
 
 def test_batch_norm_follows_every_relu_and_nothing_else():
-    model = q3_cnn.NeuralNetwork(batch_norm=True, eps=0.01)
-    assert {m.eps for m in model.modules() if hasattr(m, "running_var")} == {0.01}
+    model = q3_cnn.NeuralNetwork(batch_norm=True)
     kinds = [layer.split("(")[0] for layer in layers(model)]
     after_relu = [after for before, after in pairwise(kinds) if before == "ReLU"]
     assert after_relu == ["BatchNorm2d", "BatchNorm2d", "BatchNorm1d"]
-    assert [layer for layer in layers(model) if "BatchNorm" not in layer] == CNN
+    assert [layer for layer in layers(model) if "BatchNorm" not in layer] == list(map(str, CNN))
     assert parameters(model) == 135_100
 
 

@@ -110,16 +110,11 @@ def test_wrong_digits_are_those_wrong_and_the_surest_first():
     data = images, labels
     figure = q3_cnn.plot_wrong("A title", Sure(), data, data)
     assert "A title: 54 of 60 wrong" in figure.get_suptitle()
-    shown = [ax for ax in figure.axes if ax.images]
-    assert len(shown) == 50
-    pictures = [ax.images[0].get_array() for ax in shown]
+    pictures = [ax.images[0].get_array() for ax in figure.axes]
     assert {picture.shape for picture in pictures} == {(28, 28)}
     pixels = [picture[0, 0] for picture in pictures]
-    assert pixels == sorted(set(pixels), reverse=True)
-    assert set(pixels) == set([4 * i + 4 for i in range(60) if i % 10][-50:])
-    assert all(ax.get_title().startswith("7 → 3, ") for ax in shown)
-    assert shown[0].get_title() == "7 → 3, 100%"
-    assert figure.axes[0].get_title() == shown[0].get_title()
+    assert pixels == [4 * i + 4 for i in range(60) if i % 10][:-51:-1]
+    assert figure.axes[0].get_title() == "7 → 3, 100%"
 
     # Where the network saw something else, that stands beside the original.
     seen = 255 - images

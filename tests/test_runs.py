@@ -59,10 +59,6 @@ def check_record(record, epochs, seeds, split="test"):
         assert run.keys() == {"seed", "epochs"} | ({"layers"} if q3 else set())
         assert [epoch["epoch"] for epoch in run["epochs"]] == list(range(1, epochs + 1))
         assert ("wrong" in run["epochs"][-1]) == q3
-        for loss, accuracy, other_loss, other_accuracy in metrics(run, split):
-            assert min(loss, other_loss) > 0
-            assert min(accuracy, other_accuracy) >= 0
-            assert max(accuracy, other_accuracy) <= 1
 
 
 def test_run_of_q2(small_mnist, tmp_path):
@@ -89,13 +85,13 @@ def test_run_of_q2(small_mnist, tmp_path):
 def figures(monkeypatch):
     """Return the figures that are saved from now on, by name."""
     figures = {}
-    for script in q2_mlp, q3_cnn:
+    save = q3_cnn.save_figure
 
-        def noted(args, name, figure, save=script.save_figure):
-            figures[name] = figure
-            save(args, name, figure)
+    def noted(args, name, figure):
+        figures[name] = figure
+        save(args, name, figure)
 
-        monkeypatch.setattr(script, "save_figure", noted)
+    monkeypatch.setattr(q3_cnn, "save_figure", noted)
     return figures
 
 
@@ -110,19 +106,15 @@ def test_run_of_all_variants_of_q3(small_mnist, tmp_path, figures):
     assert names(tmp_path) == sorted(written + pictures)
     for path in tmp_path.glob("*.png"):
         check_png(path)
-    starts = [i for i, line in enumerate(printed) if " on cpu: " in line]
-    for variant, start, end in zip(
-        q3_cnn.HYPERPARAMETERS, starts, [*starts[1:], None], strict=True
-    ):
+    for variant in q3_cnn.HYPERPARAMETERS:
         path = tmp_path / f"q3_cnn_{variant}.json"
-        assert f"wrote {path} and .png" in printed[start:end]
+        assert f"wrote {path} and .png" in printed
         record = load(path)
         assert (record["script"], record["variant"]) == ("q3_cnn.py", variant)
         assert record["parameters"] == (135_100 if variant.startswith("bn") else 134_520)
         given = {"epochs": 1, "dropout": 0.1}
         assert record["hyperparameters"] == q3_cnn.HYPERPARAMETERS[variant] | given
         check_record(record, epochs=1, seeds=[4, 5])
-        check_printed(record, printed[start:end])
         title = figures[f"q3_cnn_{variant}"].get_suptitle()
         part = {"base": "(b)", "reg": "(c)"}.get(variant, "(d)")
         assert title.startswith(f"Q3 {part} ")
@@ -148,20 +140,6 @@ def test_metrics_and_wrong_images_are_those_of_each_network(small_mnist, tmp_pat
         wrong = [i for i, label in enumerate(labels) if guesses[i] != label]
         assert run["epochs"][1]["wrong"] == wrong
         assert 0 < len(wrong) == round(200 * (1 - epochs[1][3]))
-
-
-def test_the_last_epoch_is_reported_and_not_the_best(small_mnist, tmp_path, monkeypatch):
-    tested = [(0.4, 0.91), (0.1, 0.99), (0.3, 0.93)]
-    remaining = iter(tested)
-    monkeypatch.setattr(q2_mlp, "test_loop", lambda *_: next(remaining))
-    code, printed = call(q2_mlp, small_mnist, tmp_path, "--epochs", 3)
-    assert code == 0
-    assert printed[-2].endswith(": test loss 0.3000, accuracy 93.00 %")
-    (run,) = load(tmp_path / "q2_mlp.json")["runs"]
-    assert [epoch[2:] for epoch in metrics(run)] == tested
-
-
-# --- validation ---
 
 
 @pytest.fixture(scope="module")
@@ -194,57 +172,14 @@ def test_validate_holds_out_the_last_images_and_never_reads_the_test_set(
     record = load(tmp_path / f"{name}_validate.json")
     check_record(record, epochs=1, seeds=[0], split="validation")
     check_printed(record, printed, split="validation")
-    ((_, trained, _, validated),) = metrics(record["runs"][0], "validation")
-    assert 200 * trained == pytest.approx(round(200 * trained), abs=1e-6)
-    assert 10_100 * validated == pytest.approx(round(10_100 * validated), abs=1e-6)
 
 
-# --- cut short ---
-
-
-def stop(monkeypatch, script, *, at):
-    """Let the `at`th epoch of training be interrupted, as Ctrl-C does it."""
-    train_loop, calls = script.train_loop, []
-
-    def interrupted(*args):
-        calls.append(args)
-        if len(calls) == at:
-            raise KeyboardInterrupt
-        return train_loop(*args)
-
-    monkeypatch.setattr(script, "train_loop", interrupted)
-
-
-def check_cut_short(path, *runs):
-    """Check that JSON and plot have the epochs that were finished: pairs of seed and number."""
-    record = load(path)
-    assert record["interrupted"] is True
-    assert [(run["seed"], len(run["epochs"])) for run in record["runs"]] == list(runs)
-    assert names(path.parent) == [path.name, f"{path.stem}.png"]
-    check_png(path.with_suffix(".png"))
-
-
-def test_interrupted_in_the_second_seed(small_mnist, tmp_path, monkeypatch, figures):
-    stop(monkeypatch, q2_mlp, at=5)
-    flags = ["--epochs", 3, "--seeds", 7, 8, 9]
-    assert call(q2_mlp, small_mnist, tmp_path, *flags)[0] == "Ctrl-C"
-    check_cut_short(tmp_path / "q2_mlp.json", (7, 3), (8, 1))
-    assert figures["q2_mlp"].get_suptitle().endswith("2 seeds, interrupted")
-
-
-@pytest.mark.parametrize("diverges", [False, True])
-def test_stopped_in_the_first_epoch_leaves_the_last_files(
-    small_mnist, tmp_path, monkeypatch, diverges
-):
+def test_stopped_in_the_first_epoch_leaves_the_last_files(small_mnist, tmp_path):
     for kind in "json", "png":
         (tmp_path / f"q3_cnn_base.{kind}").write_text(OLD)
-    if diverges:
-        flags = ["--lr", 1000, "--weight-decay", 1]  # each step: times -999
-        message, _ = call(q3_cnn, small_mnist, tmp_path, "--variant", "base", *flags)
-        assert "no longer finite" in message
-    else:
-        stop(monkeypatch, q3_cnn, at=1)
-        assert call(q3_cnn, small_mnist, tmp_path)[0] == "Ctrl-C"
+    flags = ["--lr", 1000, "--weight-decay", 1]  # each step: times -999
+    message, _ = call(q3_cnn, small_mnist, tmp_path, "--variant", "base", *flags)
+    assert "no longer finite" in message
     for kind in "json", "png":
         assert (tmp_path / f"q3_cnn_base.{kind}").read_text() == OLD
     assert names(tmp_path) == ["q3_cnn_base.json", "q3_cnn_base.png"]
@@ -267,4 +202,7 @@ def test_loss_that_is_no_longer_finite(small_mnist, tmp_path, monkeypatch, scrip
     assert re.fullmatch(r".*epoch 3: the loss is no longer finite.*--lr.*", message, re.IGNORECASE)
     assert sum("  epoch " in line for line in printed) == 6
     (path,) = tmp_path.glob("*.json")
-    check_cut_short(path, (4, 4), (5, 2))
+    record = load(path)
+    assert record["interrupted"] is True
+    assert [(run["seed"], len(run["epochs"])) for run in record["runs"]] == [(4, 4), (5, 2)]
+    check_png(path.with_suffix(".png"))
