@@ -133,7 +133,7 @@ def stays(before, block, following):
     if kind != "Para" or before["t"] == "Figure":
         return False
     formula = next_kind == "Para" and [part["t"] for part in following["c"]] == ["Math"]
-    return formula or next_kind in ("Figure", "Table", "CodeBlock")
+    return formula or next_kind in ("Figure", "Table", "CodeBlock", "BulletList")
 
 
 def keep_together(blocks):

@@ -97,6 +97,8 @@ SWEEPS = {
         (DROPOUT, range(3)),
         (DROPOUT | {"weight_decay": 1e-5}, range(3)),
         (DROPOUT | {"weight_decay": 1e-4}, range(3)),
+        (DROPOUT | {"weight_decay": 2e-4}, range(3)),
+        (DROPOUT | {"weight_decay": 5e-4}, range(3)),
     ],
     "places": [
         (PLACED_18 | {"dropout_places": [0.1, 0.25, 0.25]}, [1]),
@@ -159,6 +161,12 @@ SWEEPS = {
         (FULL | {"lr": 1.0}, range(3)),
         (FULL | {"affine": 0.05}, range(3)),
         (FULL | {"affine": 0.15}, range(3)),
+    ],
+    # FULL without batch norm, at several peaks.
+    "without": [
+        (FULL | {"batch_norm": False, "lr": 0.2}, range(3)),
+        (FULL | {"batch_norm": False, "lr": 0.3}, range(5)),
+        (FULL | {"batch_norm": False, "lr": 0.5}, range(3)),
     ],
     "constant": [
         (NORM, range(3)),

@@ -381,11 +381,32 @@ def sweep(name, with_jumps=False):
     return table(head, rows)
 
 
+def with_all_the_rest():
+    """Return the recipe of bn without batch norm, at several peaks, and with it.
+
+    The difference is to the peak that has as many seeds, paired by seed.
+    """
+    _, with_norm = group("ladder")[-1]
+    rows = []
+    for settings, runs in group("without"):
+        name = f"without, peak {settings['lr']:g}"
+        rows.append([name, len(runs), spread(accuracies(runs)), spread(losses(runs), 4)])
+        if len(runs) == len(with_norm):
+            points = zip(accuracies(runs), accuracies(with_norm), strict=True)
+            loss = zip(losses(runs), losses(with_norm), strict=True)
+            gain = in_one(*interval([b - a for a, b in points]))
+            change = in_one(*interval([b - a for a, b in loss], 4))
+            difference = [f"`bn` against peak {settings['lr']:g}", "", gain, change]
+    figures = [spread(accuracies(with_norm)), spread(losses(with_norm), 4)]
+    rows.append(["with, peak 0.5: `bn`", len(with_norm), *figures])
+    return table(["batch norm", "seeds", "accuracy, %", "loss"], [*rows, difference])
+
+
 RUNGS = [
     "(b)",
     "and batch norm: `bn_only`",
     "and the best higher rate, constant: 0.3",
-    "and one-cycle schedule, peak 0.5",
+    "and one-cycle schedule, its peak 0.5",
     "and affine augmentation",
     "and weight decay 5e-4",
     "and pixels centred and scaled",
@@ -608,6 +629,7 @@ BLOCKS = {
 BLOCKS |= {name: partial(sweep, name) for name in sweeps.SWEEPS}
 BLOCKS |= {
     "straight": partial(sweep, "straight", with_jumps=True),
+    "with all the rest": with_all_the_rest,
     "ladder": ladder,
     "rates": rates,
     "factorial": factorial,
