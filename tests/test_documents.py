@@ -45,8 +45,8 @@ def test_prose_names_no_figure_that_no_table_has(name):
     tabled = "\n".join(re.findall(r"^\|.*\|$", "\n".join(DOCUMENTS.values()), re.MULTILINE))
     figures = set(re.findall(r"(?<![\w.])[+-]?\d+\.\d+(?![\w.])", prose))
     known = set(re.findall(r"\d+\.\d+", tabled))
-    spreads = r"\d+\.\d+ ± \d+\.\d+"
-    assert set(re.findall(spreads, prose)) <= set(re.findall(spreads, tabled))
+    for pairs in r"\d+\.\d+ ± \d+\.\d+", r"[+−]\d+\.\d+\s+to\s+[+−]\d+\.\d+":
+        assert set(re.findall(pairs, " ".join(prose.split()))) <= set(re.findall(pairs, tabled))
     assert {figure.lstrip("+-") for figure in figures} <= known | {"3.10"}  # Python's version
 
 
