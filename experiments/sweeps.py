@@ -157,10 +157,10 @@ SWEEPS = {
         (STRAIGHT | {"eps": 0.01}, range(5)),
         (FULL, range(5)),
         (FULL | {"eps": 0.01}, range(5)),
-        (FULL | {"lr": 0.2}, range(3)),
-        (FULL | {"lr": 1.0}, range(3)),
-        (FULL | {"affine": 0.05}, range(3)),
-        (FULL | {"affine": 0.15}, range(3)),
+        (FULL | {"lr": 0.2}, range(5)),
+        (FULL | {"lr": 1.0}, range(5)),
+        (FULL | {"affine": 0.05}, range(5)),
+        (FULL | {"affine": 0.15}, range(5)),
     ],
     # FULL without batch norm, at several peaks.
     "without": [
