@@ -67,7 +67,7 @@ BASE = {
 REG = BASE | {"weight_decay": 1e-5, "dropout": 0.25}
 BN_ONLY = BASE | {"batch_norm": True}
 BN = BASE | {
-    "lr": 0.5,  # the peak; at a constant rate of 0.5, the network of base learns nothing
+    "lr": 0.5,  # the peak; at a constant rate of 0.5, most seeds of base learn nothing
     "one_cycle": True,
     "batch_norm": True,
     "weight_decay": 5e-4,

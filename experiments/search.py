@@ -30,6 +30,7 @@ import q2_mlp  # noqa: E402
 import q3_cnn  # noqa: E402
 
 SCRIPTS = {"q2_mlp": q2_mlp, "q3_cnn": q3_cnn}
+SETTINGS = {"q2_mlp": q2_mlp.HYPERPARAMETERS, "q3_cnn": q3_cnn.BASE}
 
 
 def missing_runs(sweep, recorded):
@@ -37,8 +38,9 @@ def missing_runs(sweep, recorded):
     runs = {}
     for job in sweeps.jobs(sweep):
         key = sweeps.key(*job)
-        _, settings, _ = job
-        if key not in recorded and "dropout_places" not in settings and "eps" not in settings:
+        script, settings, _ = job
+        # A row with a setting that the script does not have any more is kept as it was recorded.
+        if key not in recorded and settings.keys() <= SETTINGS[script].keys():
             runs[key] = job
     return runs
 

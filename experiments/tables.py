@@ -71,6 +71,11 @@ def interval(values, digits=2):
     return signed(mean, digits), ends
 
 
+def paired_differences(before, after):
+    """Return the differences between two lists of figures, seed by seed."""
+    return [b - a for a, b in zip(before, after, strict=True)]
+
+
 def in_one(mean, ends):
     """Return a mean and its interval, where there is one, for one cell."""
     return f"{mean} ({ends})" if ends else mean
@@ -141,13 +146,12 @@ def earlier():
     rows = []
     for name, words in EARLIER.items():
         runs = json.loads((sweeps.RESULTS / f"{name}.json").read_text())["runs"]
-        gains = []
+        row = [words, *finals(runs)]
         for key, scale, digits in ("test_accuracy", 100, 2), ("test_loss", 1, 4):
             old = [scale * run["epochs"][-1][key] for run in runs]
             new = [scale * run["epochs"][-1][key] for run in now]
-            values = [b - a for a, b in zip(old, new, strict=True)]
-            gains.append(in_one(*interval(values, digits)))
-        rows.append([words, *finals(runs), *gains])
+            row.append(in_one(*interval(paired_differences(old, new), digits)))
+        rows.append(row)
     rows.append(["`bn`", *finals(now), "", ""])
     head = ["", "accuracy, %", "loss", "jumps of the loss", "highest ratio"]
     return table([*head, "`bn` against it, points", "loss"], rows)
@@ -173,9 +177,7 @@ PAIRS = [
 
 def differences(before, after, key):
     """Return the differences between two variants in a metric of the last epoch, seed by seed."""
-    earlier = last(f"q3_cnn_{before}", key)
-    later = last(f"q3_cnn_{after}", key)
-    return [b - a for a, b in zip(earlier, later, strict=True)]
+    return paired_differences(last(f"q3_cnn_{before}", key), last(f"q3_cnn_{after}", key))
 
 
 def errors(variant):
@@ -392,10 +394,8 @@ def with_all_the_rest():
         name = f"without, peak {settings['lr']:g}"
         rows.append([name, len(runs), spread(accuracies(runs)), spread(losses(runs), 4)])
         if len(runs) == len(with_norm):
-            points = zip(accuracies(runs), accuracies(with_norm), strict=True)
-            loss = zip(losses(runs), losses(with_norm), strict=True)
-            gain = in_one(*interval([b - a for a, b in points]))
-            change = in_one(*interval([b - a for a, b in loss], 4))
+            gain = in_one(*interval(paired_differences(accuracies(runs), accuracies(with_norm))))
+            change = in_one(*interval(paired_differences(losses(runs), losses(with_norm)), 4))
             difference = [f"`bn` against peak {settings['lr']:g}", "", gain, change]
     figures = [spread(accuracies(with_norm)), spread(losses(with_norm), 4)]
     rows.append(["with, peak 0.5: `bn`", len(with_norm), *figures])
@@ -423,26 +423,23 @@ def ladder():
     points = []
     loss = []
     for before, after in itertools.pairwise(rungs):
-        pairs = zip(accuracies(before), accuracies(after), strict=True)
-        points.append([b - a for a, b in pairs])
-        pairs = zip(losses(before), losses(after), strict=True)
-        loss.append([b - a for a, b in pairs])
+        points.append(paired_differences(accuracies(before), accuracies(after)))
+        loss.append(paired_differences(losses(before), losses(after)))
     points_survive = survive_holm(points)
     loss_survives = survive_holm(loss)
-    rows = []
-    for index, (name, runs) in enumerate(zip(RUNGS, rungs, strict=True)):
-        row = [name, spread(accuracies(runs)), spread(losses(runs), 4)]
-        if index == 0:
-            rows.append([*row, "", "", ""])
-            continue
-        row.append(in_one(*interval(points[index - 1])))
-        row.append(in_one(*interval(loss[index - 1], 4)))
+    changes = [["", "", ""]]  # the first rung is no change
+    for index in range(len(points)):
         survives = []
-        if points_survive[index - 1] == "yes":
+        if points_survive[index] == "yes":
             survives.append("accuracy")
-        if loss_survives[index - 1] == "yes":
+        if loss_survives[index] == "yes":
             survives.append("loss")
-        rows.append([*row, " and ".join(survives) or "no"])
+        gain = in_one(*interval(points[index]))
+        change = in_one(*interval(loss[index], 4))
+        changes.append([gain, change, " and ".join(survives) or "no"])
+    rows = []
+    for name, runs, change in zip(RUNGS, rungs, changes, strict=True):
+        rows.append([name, spread(accuracies(runs)), spread(losses(runs), 4), *change])
     head = ["", "accuracy, %", "loss", "gain, points", "change of the loss", "by Holm"]
     return table(head, rows)
 

@@ -89,8 +89,6 @@ def call(script, data_dir, plots_dir, *flags):
             code = script.main([str(flag) for flag in [*folders, *flags]]) or 0
         except SystemExit as error:
             code = error.code
-        except KeyboardInterrupt:
-            code = "Ctrl-C"
     return code, printed.getvalue().splitlines()
 
 
