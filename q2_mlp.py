@@ -289,7 +289,7 @@ def save_record(args, name, record):
 
 def save_figure(args, name, figure):
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=180)
+    figure.savefig(picture, format="png", dpi=220)
     save(result_path(args, name, ".png"), picture.getvalue())
 
 
@@ -335,12 +335,14 @@ def plot(title, curves, bands=True):
 
     A curve is the median of the seeds, its band reaches from the lowest to the highest.
     """
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    figure.suptitle(title)
+    figure = Figure(figsize=(6.4, 3), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
     loss_ax, accuracy_ax = figure.subplots(1, 2)
-    loss_ax.set(title="average loss", ylabel="nats", yscale="log")
+    loss_ax.set_title("average loss", fontsize="medium")
+    loss_ax.set(ylabel="nats", yscale="log")
     loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    accuracy_ax.set(title="accuracy", ylabel="% (log scale of the error)")
+    accuracy_ax.set_title("accuracy (log scale of the error)", fontsize="medium")
+    accuracy_ax.set_ylabel("%")
     accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
     accuracy_ax.set_yticks(ACCURACY_TICKS)
     several_seeds = False
@@ -351,19 +353,19 @@ def plot(title, curves, bands=True):
         accuracies = 100 * values_per_epoch(record, f"{part}_accuracy")
         plot_curve(loss_ax, losses, label, STYLES[index], bands)
         plot_curve(accuracy_ax, accuracies, label, STYLES[index], bands)
-    xlabel = "epoch"
-    if several_seeds:
-        xlabel += "; median of the seeds"
-        if bands:
-            xlabel += " and their range"
     for ax in (loss_ax, accuracy_ax):
-        ax.set_xlabel(xlabel)
+        ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.grid(alpha=0.3)
+    what = None
+    if several_seeds:
+        what = "median of the seeds"
+        if bands:
+            what += " and their range"
     handles, labels = loss_ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, title=what)
     return figure
 
 
