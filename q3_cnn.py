@@ -675,7 +675,7 @@ def plot_inputs(ax, inputs, style):
 
 
 def plot_wrong(title, model, data, seen_data):
-    """Return a figure of the digits, 50 at most, that are wrong, the most confident first.
+    """Return a figure of the digits, 48 at most, that are wrong, the most confident first.
 
     Where the model sees something else than the images of data, that is drawn beside them.
     """
@@ -683,9 +683,9 @@ def plot_wrong(title, model, data, seen_data):
     probability, predicted = predict(batches(seen_data, EVAL_BATCH), model).max(1)
     by_confidence = probability.argsort(descending=True).tolist()
     wrong = [i for i in by_confidence if predicted[i] != labels[i]]
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    figure.suptitle(f"{title}: {len(wrong)} of {len(labels):,} wrong (label → guess, probability)")
-    axes = figure.subplots(5, 10).ravel()
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    figure.suptitle(f"{title}: {len(wrong)} of {len(labels):,} wrong (label→guess, probability)")
+    axes = figure.subplots(4, 12).ravel()
     for ax in axes:
         ax.axis("off")
     for position, i in enumerate(wrong[: len(axes)]):
@@ -693,7 +693,7 @@ def plot_wrong(title, model, data, seen_data):
         if not torch.equal(picture, seen_data[0][i]):
             picture = torch.hstack([picture, seen_data[0][i]])
         axes[position].imshow(picture.numpy(force=True), cmap="gray_r")
-        text = f"{labels[i]} → {predicted[i]}, {probability[i]:.0%}"
+        text = f"{labels[i]}→{predicted[i]}, {probability[i]:.0%}"
         axes[position].set_title(text, fontsize=9)
     return figure
 

@@ -261,9 +261,9 @@ def epochs_of_variants():
     columns = {}
     for variant in VARIANTS:
         name = f"q3_cnn_{variant}"
-        columns[f"`{variant}` train loss"] = medians(name, "train_loss")
-        columns[f"`{variant}` test loss"] = medians(name, "test_loss")
-        columns[f"`{variant}` test %"] = medians(name, "test_accuracy")
+        columns[f"`{variant}` train"] = medians(name, "train_loss")
+        columns[f"`{variant}` test"] = medians(name, "test_loss")
+        columns[f"`{variant}` %"] = medians(name, "test_accuracy")
     return table_per_epoch(columns)
 
 
@@ -513,14 +513,60 @@ def apart():
     return table(["rate", *cells["none"]], rows)
 
 
-def apart_cell(epochs):
+def apart_cell(epochs, digits=2):
     """Return the median train loss and accuracy; a loss that is not finite counts as the worst."""
     losses = [math.inf if e["train_loss"] is None else e["train_loss"] for e in epochs]
     loss = statistics.median(losses)
     if math.isinf(loss):
         return "not finite"
     accuracy = statistics.median(100 * (e["validation_accuracy"] or 0) for e in epochs)
-    return f"{loss:.2f}; {accuracy:.1f}" if loss < 10 else f"over 10; {accuracy:.1f}"
+    return f"{loss:.{digits}f}; {accuracy:.1f}" if loss < 10 else f"over 10; {accuracy:.1f}"
+
+
+def apart_longer():
+    """Return train loss and held-out accuracy after several epochs at the rate of (b)."""
+    shown = (1, 4, 8, 17)
+    rows = []
+    for kind, words in KINDS.items():
+        runs = [run["epochs"] for run in inside("epochs") if run["kind"] == kind]
+        if runs:
+            cells = [apart_cell([epochs[number - 1] for epochs in runs], 3) for number in shown]
+            rows.append([words, *cells])
+    return table(["epoch", *shown], rows)
+
+
+def curvature():
+    """Return the largest curvature at the start and, at each rate, the highest of the looks."""
+    found = {}
+    for run in inside("curvature"):
+        highest = max(point["curvature"] for point in run["points"])
+        found.setdefault(run["kind"], {}).setdefault(run["rate"], []).append(highest)
+    rows = []
+    for kind, by_rate in found.items():
+        rows.append([KINDS[kind], *[f"{statistics.median(one):.1f}" for one in by_rate.values()]])
+    return table(["rate", "before training", *list(found["none"])[1:]], rows)
+
+
+def averages():
+    """Return how the held-out loss jumps, by what stands for mean and variance in evaluation."""
+    judged = {
+        "validation": "running averages",
+        "batch": "the batch's own",
+        "distorted": "fresh, of distorted images",
+        "undistorted": "fresh, of undistorted images",
+    }
+    found = {}
+    for run in inside("statistics"):
+        found.setdefault(run["recipe"], []).append(run)
+    rows = []
+    for recipe, runs in found.items():
+        for part, words in judged.items():
+            key = f"{part}_loss"
+            if key in runs[0]["epochs"][0]:
+                last_losses = [run["epochs"][-1][key] for run in runs]
+                rows.append([recipe, words, *jumps(runs, key), spread(last_losses, 4)])
+    head = ["", "statistics", "jumps of the loss", "highest ratio", "last loss"]
+    return table(head, rows)
 
 
 def last_batch():

@@ -113,8 +113,8 @@ def test_wrong_digits_are_those_wrong_and_the_surest_first():
     pictures = [ax.images[0].get_array() for ax in figure.axes]
     assert {picture.shape for picture in pictures} == {(28, 28)}
     pixels = [picture[0, 0] for picture in pictures]
-    assert pixels == [4 * i + 4 for i in range(60) if i % 10][:-51:-1]
-    assert figure.axes[0].get_title() == "7 → 3, 100%"
+    assert pixels == [4 * i + 4 for i in range(60) if i % 10][:-49:-1]
+    assert figure.axes[0].get_title() == "7→3, 100%"
 
     # Where the network saw something else, that stands beside the original.
     seen = 255 - images
