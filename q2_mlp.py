@@ -29,7 +29,6 @@ import signal
 import socket
 import sys
 import time
-from itertools import zip_longest
 from pathlib import Path
 
 # A notebook passes its matplotlib backend on to what it starts, where it may be unknown.
@@ -55,7 +54,7 @@ HYPERPARAMETERS = {
 }
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
-EVAL_BATCH = 500  # images; changes no result: large enough for speed, small enough for memory
+EVAL_BATCH = 500  # images; changes results by rounding only, but speed and memory
 
 
 # ---------------------------------------------------------------- data
@@ -83,14 +82,13 @@ def load_mnist(data_dir, train, device):
 
 
 def load_data(data_dir, validate, device):
-    """Return (images, labels) to train on, and those to report on, which are "test" below."""
+    """Return train_data and test_data, each a pair of images (N, 28, 28) and labels (N,)."""
     images, labels = load_mnist(data_dir, train=True, device=device)
-    train_data = (images, labels)
-    if validate:  # the last training images are held out, and stand for the test set
-        train_data = (images[:-HELD_OUT], labels[:-HELD_OUT])
-        test_data = (images[-HELD_OUT:], labels[-HELD_OUT:])
-    else:
-        test_data = load_mnist(data_dir, train=False, device=device)
+    if not validate:
+        return (images, labels), load_mnist(data_dir, train=False, device=device)
+    # The last training images are held out, and stand for the test set.
+    train_data = (images[:-HELD_OUT], labels[:-HELD_OUT])
+    test_data = (images[-HELD_OUT:], labels[-HELD_OUT:])
     return train_data, test_data
 
 
@@ -98,8 +96,8 @@ def batches(data, batch_size, generator=None):
     """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64.
 
     In place of the tutorial's DataLoader, which makes a picture and a tensor of each image anew:
-    with it, the MLP takes three times as long. With a generator, in a random order that it draws;
-    without, in the order of the data.
+    with it, an epoch of the MLP takes four times as long. With a generator, in a random order that
+    it draws; without, in the order of the data.
     """
     images, labels = data
     if generator is None:
@@ -109,7 +107,9 @@ def batches(data, batch_size, generator=None):
     order = order.to(images.device)  # drawn on the CPU, so that it is the same on every device
     # disable=None: a progress bar on a terminal, none in a log file.
     for index in tqdm(order.split(batch_size), leave=False, disable=None):
-        yield images[index].unsqueeze(1) / 255, labels[index]
+        X = images[index].unsqueeze(1) / 255
+        y = labels[index]
+        yield X, y
 
 
 # ---------------------------------------------------------------- model
@@ -133,7 +133,7 @@ class NeuralNetwork(nn.Module):
 
 # ---------------------------------------------------------------- training
 def train_loop(dataloader, model, loss_fn, optimizer):
-    """Train for one epoch; return mean loss (nats) and accuracy (0 to 1) while weights change."""
+    """Train for one epoch; return loss (nats) and accuracy (0 to 1), both means over its images."""
     model.train()
     size = 0
     train_loss = 0
@@ -147,25 +147,25 @@ def train_loop(dataloader, model, loss_fn, optimizer):
         optimizer.zero_grad()
 
         size += len(y)
-        # Weighted, because the last batch is smaller than the others. No .item() here: it would
-        # make a GPU wait at every batch.
+        # Times len(y), because the last batch is smaller than the others. The sum stays a tensor
+        # until the end, because .item() would make a GPU wait at every batch.
         train_loss += loss.detach() * len(y)
         correct += (logits.argmax(1) == y).sum()
     return train_loss.item() / size, correct.item() / size
 
 
-@torch.no_grad()
 def test_loop(dataloader, model, loss_fn):
-    """Return the mean loss (nats) and the accuracy (0 to 1) over all samples."""
+    """Return loss (nats) and accuracy (0 to 1), both means over all images."""
     model.eval()
     size = 0
     test_loss = 0
     correct = 0
-    for X, y in dataloader:
-        logits = model(X)
-        size += len(y)
-        test_loss += loss_fn(logits, y) * len(y)
-        correct += (logits.argmax(1) == y).sum()
+    with torch.no_grad():
+        for X, y in dataloader:
+            logits = model(X)
+            size += len(y)
+            test_loss += loss_fn(logits, y) * len(y)
+            correct += (logits.argmax(1) == y).sum()
     return test_loss.item() / size, correct.item() / size
 
 
@@ -225,13 +225,15 @@ def epoch_metrics(split, epoch, train_metrics, test_metrics, seconds):
 
 
 def print_epoch(seed, split, metrics):
-    """Print one aligned line."""
+    """Print the metrics of an epoch in columns."""
+    loss = metrics[f"{split}_loss"]
+    accuracy = metrics[f"{split}_accuracy"]
     print(
         f"seed {seed:2}  epoch {metrics['epoch']:2}"
         f"  train loss {metrics['train_loss']:.4f}"
         f"  train accuracy {metrics['train_accuracy']:7.2%}"
-        f"  {split} loss {metrics[f'{split}_loss']:.4f}"
-        f"  {split} accuracy {metrics[f'{split}_accuracy']:7.2%}"
+        f"  {split} loss {loss:.4f}"
+        f"  {split} accuracy {accuracy:7.2%}"
         f"  {metrics['seconds']:5.1f} s"
     )
 
@@ -253,9 +255,9 @@ def train_and_record(name, variant, title, settings, args, train_data, test_data
                 epoch = len(epochs) + 1
                 metrics = epoch_metrics(split, epoch, train_metrics, test_metrics, seconds)
                 epochs.append(metrics)
-                if epoch == 1:
+                if epoch == 1:  # not earlier, because every run in a record has a last epoch
                     record["runs"].append({"seed": seed, "epochs": epochs})
-                    record["parameters"] = sum(weights.numel() for weights in model.parameters())
+                    record["parameters"] = sum(p.numel() for p in model.parameters())
                 save_record(args, name, record)
                 print_epoch(seed, split, metrics)
                 start = time.perf_counter()  # saving and printing are not the epoch's
@@ -296,7 +298,9 @@ def save_figure(args, name, figure):
 def final_metrics(record):
     """Return the metrics of the last epoch, never the best, as text: mean ± sample deviation."""
     split = record["split"]
-    last_epochs = [run["epochs"][-1] for run in record["runs"]]
+    # A seed that was interrupted before the last epoch of the others has no final metrics.
+    longest = max(len(run["epochs"]) for run in record["runs"])
+    last_epochs = [run["epochs"][-1] for run in record["runs"] if len(run["epochs"]) == longest]
     loss = np.mean([epoch[f"{split}_loss"] for epoch in last_epochs])
     accuracy = [100 * epoch[f"{split}_accuracy"] for epoch in last_epochs]
     text = f"{split} loss {loss:.4f}, accuracy {np.mean(accuracy):.2f}"
@@ -345,10 +349,10 @@ def plot(title, curves, bands=True):
     accuracy_ax.set_ylabel("%")
     accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
     accuracy_ax.set_yticks(ACCURACY_TICKS)
-    several_seeds = False
-    for index, label in enumerate(curves):
-        record, part = curves[label]
-        several_seeds = several_seeds or len(record["runs"]) > 1
+    legend_title = None
+    for index, (label, (record, part)) in enumerate(curves.items()):
+        if len(record["runs"]) > 1:
+            legend_title = "median of the seeds"
         losses = values_per_epoch(record, f"{part}_loss")
         accuracies = 100 * values_per_epoch(record, f"{part}_accuracy")
         plot_curve(loss_ax, losses, label, STYLES[index], bands)
@@ -359,19 +363,17 @@ def plot(title, curves, bands=True):
         ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.grid(alpha=0.3)
-    what = None
-    if several_seeds:
-        what = "median of the seeds"
-        if bands:
-            what += " and their range"
+    if legend_title and bands:
+        legend_title += " and their range"
     handles, labels = loss_ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, title=what)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, title=legend_title)
     return figure
 
 
 def accuracy_to_height(accuracy):
     """Space accuracies (%) by the logarithm of the error, so that 99 and 99.5 % differ."""
-    # Finite at 100 % by the 0.01, and by the 1e-3 above it, where an axis may reach.
+    # 100.01 instead of 100, because log(0) is infinite; np.maximum, because an axis may go on
+    # above 100 %.
     return -np.log10(np.maximum(100.01 - accuracy, 1e-3))
 
 
@@ -381,9 +383,13 @@ def height_to_accuracy(height):
 
 def values_per_epoch(record, key):
     """Return a metric as (epochs, seeds); an epoch that a seed did not reach is nan."""
-    runs = [[epoch[key] for epoch in run["epochs"]] for run in record["runs"]]
-    # zip_longest makes (epochs, seeds) of (seeds, epochs).
-    return np.array(list(zip_longest(*runs, fillvalue=np.nan)))
+    runs = record["runs"]
+    epochs = max(len(run["epochs"]) for run in runs)
+    values = np.full((epochs, len(runs)), np.nan)
+    for column, run in enumerate(runs):
+        for row, epoch in enumerate(run["epochs"]):
+            values[row, column] = epoch[key]
+    return values
 
 
 def plot_curve(ax, values, label, style, band):
@@ -398,7 +404,7 @@ def plot_curve(ax, values, label, style, band):
 
 # ---------------------------------------------------------------- command line
 def in_range(kind, lowest, highest):
-    """Return a type for argparse: int or float, from lowest to highest."""
+    """Return a function for argparse's type=: text to an int or float from lowest to highest."""
 
     def parse(text):
         value = kind(text)
@@ -424,7 +430,7 @@ def new_parser(description, settings_help):
         argument_default=argparse.SUPPRESS,  # so that args has only those that were given
     )
     parser.add_argument("--epochs", type=in_range(int, 1, 10_000), help="passes over the images")
-    # Batch norm can't train on one image.
+    # At least 2, because batch norm (question 3) can't train on one image.
     parser.add_argument("--batch-size", type=in_range(int, 2, 10_000), help="images per step")
     parser.add_argument("--lr", type=in_range(float, 1e-6, 1000), help="learning rate")
 
@@ -433,10 +439,10 @@ def new_parser(description, settings_help):
     parser.add_argument(
         "--validate",
         action="store_true",
-        default=False,
+        default=False,  # not left out of args, as the hyperparameters are
         help="report on 10,000 held-out training images, and never read the test set",
     )
-    # More threads gain little, and lose much as soon as another process wants a processor.
+    # A second thread can halve the time, but beside another busy process two take longer than one.
     threads = in_range(int, 1, 1024)
     parser.add_argument("--threads", type=threads, default=1, help="processors to compute on")
     devices = ["auto", "cpu"]
@@ -456,7 +462,11 @@ def settings_text(settings):
 
 def given_settings(args, settings):
     """Return those hyperparameters that have a flag on the command line."""
-    return {key: value for key, value in vars(args).items() if key in settings}
+    given = {}
+    for key in settings:
+        if key in args:
+            given[key] = getattr(args, key)
+    return given
 
 
 def choose_device(name):
@@ -489,8 +499,8 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    # Both raise KeyboardInterrupt, so that what is finished is saved. Ctrl-C is set too, because
-    # a shell makes what it starts with & ignore it.
+    # Ctrl-C (SIGINT) and kill (SIGTERM) raise KeyboardInterrupt, so that what is finished is saved.
+    # SIGINT has a line too, because a shell makes what it starts with & ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's output is no file
@@ -500,7 +510,10 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(130)  # what a shell expects after Ctrl-C
     except OSError as error:
-        sys.stdout = None  # it may be what failed, and would fail again when Python ends
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is what failed, and would fail again when Python ends
+            sys.stdout = None
         sys.exit(f"Can't go on: {error}")

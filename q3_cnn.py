@@ -32,7 +32,6 @@ import signal
 import socket
 import sys
 import time
-from itertools import zip_longest
 from pathlib import Path
 
 # A notebook passes its matplotlib backend on to what it starts, where it may be unknown.
@@ -85,11 +84,11 @@ TITLES = {
 }
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
-EVAL_BATCH = 500  # images; changes no result: large enough for speed, small enough for memory
-START_IMAGES = 500  # training images, one batch, on which an untrained network is looked into
-END_IMAGES = 2000  # training images on which a trained network is looked into
-LAYER_BINS = (-3, 7, 50)  # from, to, number: the bins in which their inputs are counted
-LAYERS = ["conv 1", "conv 2", "linear 1", "linear 2"]
+EVAL_BATCH = 500  # images; changes results by rounding only, but speed and memory
+START_IMAGES = 500  # training images that an untrained network is shown, as one batch
+END_IMAGES = 2000  # training images that a trained network is shown
+LAYER_BINS = (-3, 7, 50)  # lowest, highest, number of bins for the histograms of layer inputs
+LAYERS = ["conv 1", "conv 2", "linear 1", "linear 2"]  # in the order of the network
 
 
 # ---------------------------------------------------------------- data
@@ -117,14 +116,13 @@ def load_mnist(data_dir, train, device):
 
 
 def load_data(data_dir, validate, device):
-    """Return (images, labels) to train on, and those to report on, which are "test" below."""
+    """Return train_data and test_data, each a pair of images (N, 28, 28) and labels (N,)."""
     images, labels = load_mnist(data_dir, train=True, device=device)
-    train_data = (images, labels)
-    if validate:  # the last training images are held out, and stand for the test set
-        train_data = (images[:-HELD_OUT], labels[:-HELD_OUT])
-        test_data = (images[-HELD_OUT:], labels[-HELD_OUT:])
-    else:
-        test_data = load_mnist(data_dir, train=False, device=device)
+    if not validate:
+        return (images, labels), load_mnist(data_dir, train=False, device=device)
+    # The last training images are held out, and stand for the test set.
+    train_data = (images[:-HELD_OUT], labels[:-HELD_OUT])
+    test_data = (images[-HELD_OUT:], labels[-HELD_OUT:])
     return train_data, test_data
 
 
@@ -132,8 +130,8 @@ def batches(data, batch_size, generator=None):
     """Yield X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64.
 
     In place of the tutorial's DataLoader, which makes a picture and a tensor of each image anew:
-    with it, the MLP takes three times as long. With a generator, in a random order that it draws;
-    without, in the order of the data.
+    with it, an epoch of the MLP takes four times as long. With a generator, in a random order that
+    it draws; without, in the order of the data.
     """
     images, labels = data
     if generator is None:
@@ -143,7 +141,9 @@ def batches(data, batch_size, generator=None):
     order = order.to(images.device)  # drawn on the CPU, so that it is the same on every device
     # disable=None: a progress bar on a terminal, none in a log file.
     for index in tqdm(order.split(batch_size), leave=False, disable=None):
-        yield images[index].unsqueeze(1) / 255, labels[index]
+        X = images[index].unsqueeze(1) / 255
+        y = labels[index]
+        yield X, y
 
 
 def deskew(images):
@@ -153,22 +153,24 @@ def deskew(images):
     shifted against each other by covariance(x, y) / variance(y), which leaves no covariance.
     LeCun and others (1998) deskewed MNIST by such moments. An empty image stays as it is.
     """
+    identity = torch.eye(2, 3, device=images.device)
+    # Where the pixels are, as affine_grid counts: from -1 to 1. x and y are (28, 28).
+    places = F.affine_grid(identity.unsqueeze(0), (1, 1, 28, 28), align_corners=False)
+    x = places[0, :, :, 0]
+    y = places[0, :, :, 1]
     upright = []
-    for X in images.unsqueeze(1).split(64):  # larger pieces leave holes in the memory
-        X = X.float()
-        theta = torch.eye(2, 3, device=X.device).repeat(len(X), 1, 1)
-        # The coordinates of affine_grid, from -1 to 1; x and y are (B, 28, 28).
-        x, y = F.affine_grid(theta, X.shape, align_corners=False).unbind(-1)
-        mass = X.squeeze(1)
-        mass = mass / mass.sum((1, 2), keepdim=True).clamp(min=1)
+    for pixels in images.split(64):  # small pieces need less memory
+        mass = pixels / pixels.sum((1, 2), keepdim=True).clamp(min=1)
         center_x = (mass * x).sum((1, 2), keepdim=True)
         center_y = (mass * y).sum((1, 2), keepdim=True)
         covariance = (mass * (x - center_x) * (y - center_y)).sum((1, 2))
         variance = (mass * (y - center_y) ** 2).sum((1, 2))
-        # theta leads from a pixel of the new image to its place in the old one.
+        # theta (B, 2, 3) leads from a pixel of the new image to its place in the old one.
+        theta = identity.repeat(len(pixels), 1, 1)
         theta[:, 0, 1] = covariance / variance.clamp(min=1e-6)
         theta[:, 0, 2] = center_x.flatten()
         theta[:, 1, 2] = center_y.flatten()
+        X = pixels.unsqueeze(1).float()
         grid = F.affine_grid(theta, X.shape, align_corners=False)
         X = F.grid_sample(X, grid, align_corners=False)
         upright.append(X.round().byte().squeeze(1))
@@ -213,24 +215,27 @@ class NeuralNetwork(nn.Module):
 
     def __init__(self, batch_norm=False, dropout=0.0, normalize=False):
         super().__init__()
-        self.normalize = nn.Identity()
         if normalize:  # by mean and standard deviation of MNIST's training pixels
             self.normalize = torchvision.transforms.Normalize([0.1307], [0.3081])
-        norm2d = nn.BatchNorm2d if batch_norm else nn.Identity  # Identity ignores its arguments
-        norm1d = nn.BatchNorm1d if batch_norm else nn.Identity
+        else:
+            self.normalize = nn.Identity()
+        if batch_norm:
+            norms = [nn.BatchNorm2d(20), nn.BatchNorm2d(20), nn.BatchNorm1d(250)]
+        else:
+            norms = [nn.Identity(), nn.Identity(), nn.Identity()]
         self.stack = nn.Sequential(
             nn.Conv2d(1, 20, kernel_size=4, stride=1),  # 28 x 28 -> 25 x 25
             nn.ReLU(),
-            norm2d(20),
+            norms[0],
             nn.Conv2d(20, 20, kernel_size=4, stride=2),  # -> 11 x 11
             nn.ReLU(),
-            norm2d(20),
+            norms[1],
             nn.MaxPool2d(2),  # -> 5 x 5
             nn.Flatten(),
             nn.Dropout(dropout),
             nn.Linear(20 * 5 * 5, 250),
             nn.ReLU(),
-            norm1d(250),
+            norms[2],
             nn.Dropout(dropout),
             nn.Linear(250, 10),
         )
@@ -247,14 +252,14 @@ def new_network(settings, device):
         normalize=settings["normalize"],
     )
     model = model.to(device)
-    if device.type == "cpu":  # most processors are faster at convolutions in this layout
+    if device.type == "cpu":  # convolutions are faster with a pixel's channels side by side
         model = model.to(memory_format=torch.channels_last)
     return model
 
 
 # ---------------------------------------------------------------- training
 def train_loop(dataloader, model, loss_fn, optimizer, scheduler):
-    """Train for one epoch; return mean loss (nats) and accuracy (0 to 1) while weights change."""
+    """Train for one epoch; return loss (nats) and accuracy (0 to 1), both means over its images."""
     model.train()
     size = 0
     train_loss = 0
@@ -269,25 +274,25 @@ def train_loop(dataloader, model, loss_fn, optimizer, scheduler):
         scheduler.step()
 
         size += len(y)
-        # Weighted, because the last batch is smaller than the others. No .item() here: it would
-        # make a GPU wait at every batch.
+        # Times len(y), because the last batch is smaller than the others. The sum stays a tensor
+        # until the end, because .item() would make a GPU wait at every batch.
         train_loss += loss.detach() * len(y)
         correct += (logits.argmax(1) == y).sum()
     return train_loss.item() / size, correct.item() / size
 
 
-@torch.no_grad()
 def test_loop(dataloader, model, loss_fn):
-    """Return the mean loss (nats) and the accuracy (0 to 1) over all samples."""
+    """Return loss (nats) and accuracy (0 to 1), both means over all images."""
     model.eval()
     size = 0
     test_loss = 0
     correct = 0
-    for X, y in dataloader:
-        logits = model(X)
-        size += len(y)
-        test_loss += loss_fn(logits, y) * len(y)
-        correct += (logits.argmax(1) == y).sum()
+    with torch.no_grad():
+        for X, y in dataloader:
+            logits = model(X)
+            size += len(y)
+            test_loss += loss_fn(logits, y) * len(y)
+            correct += (logits.argmax(1) == y).sum()
     return test_loss.item() / size, correct.item() / size
 
 
@@ -295,14 +300,15 @@ def new_scheduler(settings, optimizer, samples):
     """Return the schedule of the learning rate, stepped after each batch."""
     if not settings["one_cycle"]:
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)  # the rate stays as it is
-    batches_per_epoch = samples / settings["batch_size"]
+    steps_per_epoch = math.ceil(samples / settings["batch_size"])
     if settings["drop_last"]:
-        steps = settings["epochs"] * math.floor(batches_per_epoch)
-    else:
-        steps = settings["epochs"] * math.ceil(batches_per_epoch)
-    # No momentum is cycled, because plain SGD has none.
+        steps_per_epoch = samples // settings["batch_size"]
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=settings["lr"], total_steps=steps, cycle_momentum=False
+        optimizer,
+        max_lr=settings["lr"],
+        epochs=settings["epochs"],
+        steps_per_epoch=steps_per_epoch,
+        cycle_momentum=False,  # plain SGD has no momentum
     )
 
 
@@ -448,13 +454,15 @@ def epoch_metrics(split, epoch, train_metrics, test_metrics, seconds):
 
 
 def print_epoch(seed, split, metrics):
-    """Print one aligned line."""
+    """Print the metrics of an epoch in columns."""
+    loss = metrics[f"{split}_loss"]
+    accuracy = metrics[f"{split}_accuracy"]
     print(
         f"seed {seed:2}  epoch {metrics['epoch']:2}"
         f"  train loss {metrics['train_loss']:.4f}"
         f"  train accuracy {metrics['train_accuracy']:7.2%}"
-        f"  {split} loss {metrics[f'{split}_loss']:.4f}"
-        f"  {split} accuracy {metrics[f'{split}_accuracy']:7.2%}"
+        f"  {split} loss {loss:.4f}"
+        f"  {split} accuracy {accuracy:7.2%}"
         f"  {metrics['seconds']:5.1f} s"
     )
 
@@ -476,9 +484,9 @@ def train_and_record(name, variant, title, settings, args, train_data, test_data
                 epoch = len(epochs) + 1
                 metrics = epoch_metrics(split, epoch, train_metrics, test_metrics, seconds)
                 epochs.append(metrics)
-                if epoch == 1:
+                if epoch == 1:  # not earlier, because every run in a record has a last epoch
                     record["runs"].append({"seed": seed, "epochs": epochs})
-                    record["parameters"] = sum(weights.numel() for weights in model.parameters())
+                    record["parameters"] = sum(p.numel() for p in model.parameters())
                 save_record(args, name, record)
                 print_epoch(seed, split, metrics)
                 start = time.perf_counter()  # saving and printing are not the epoch's
@@ -523,7 +531,9 @@ def save_figure(args, name, figure):
 def final_metrics(record):
     """Return the metrics of the last epoch, never the best, as text: mean ± sample deviation."""
     split = record["split"]
-    last_epochs = [run["epochs"][-1] for run in record["runs"]]
+    # A seed that was interrupted before the last epoch of the others has no final metrics.
+    longest = max(len(run["epochs"]) for run in record["runs"])
+    last_epochs = [run["epochs"][-1] for run in record["runs"] if len(run["epochs"]) == longest]
     loss = np.mean([epoch[f"{split}_loss"] for epoch in last_epochs])
     accuracy = [100 * epoch[f"{split}_accuracy"] for epoch in last_epochs]
     text = f"{split} loss {loss:.4f}, accuracy {np.mean(accuracy):.2f}"
@@ -572,10 +582,10 @@ def plot(title, curves, bands=True):
     accuracy_ax.set_ylabel("%")
     accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
     accuracy_ax.set_yticks(ACCURACY_TICKS)
-    several_seeds = False
-    for index, label in enumerate(curves):
-        record, part = curves[label]
-        several_seeds = several_seeds or len(record["runs"]) > 1
+    legend_title = None
+    for index, (label, (record, part)) in enumerate(curves.items()):
+        if len(record["runs"]) > 1:
+            legend_title = "median of the seeds"
         losses = values_per_epoch(record, f"{part}_loss")
         accuracies = 100 * values_per_epoch(record, f"{part}_accuracy")
         plot_curve(loss_ax, losses, label, STYLES[index], bands)
@@ -586,19 +596,17 @@ def plot(title, curves, bands=True):
         ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.grid(alpha=0.3)
-    what = None
-    if several_seeds:
-        what = "median of the seeds"
-        if bands:
-            what += " and their range"
+    if legend_title and bands:
+        legend_title += " and their range"
     handles, labels = loss_ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, title=what)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, title=legend_title)
     return figure
 
 
 def accuracy_to_height(accuracy):
     """Space accuracies (%) by the logarithm of the error, so that 99 and 99.5 % differ."""
-    # Finite at 100 % by the 0.01, and by the 1e-3 above it, where an axis may reach.
+    # 100.01 instead of 100, because log(0) is infinite; np.maximum, because an axis may go on
+    # above 100 %.
     return -np.log10(np.maximum(100.01 - accuracy, 1e-3))
 
 
@@ -608,9 +616,13 @@ def height_to_accuracy(height):
 
 def values_per_epoch(record, key):
     """Return a metric as (epochs, seeds); an epoch that a seed did not reach is nan."""
-    runs = [[epoch[key] for epoch in run["epochs"]] for run in record["runs"]]
-    # zip_longest makes (epochs, seeds) of (seeds, epochs).
-    return np.array(list(zip_longest(*runs, fillvalue=np.nan)))
+    runs = record["runs"]
+    epochs = max(len(run["epochs"]) for run in runs)
+    values = np.full((epochs, len(runs)), np.nan)
+    for column, run in enumerate(runs):
+        for row, epoch in enumerate(run["epochs"]):
+            values[row, column] = epoch[key]
+    return values
 
 
 def plot_curve(ax, values, label, style, band):
@@ -623,8 +635,9 @@ def plot_curve(ax, values, label, style, band):
         ax.fill_between(epochs, lowest, highest, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def plot_comparison(records, split):
+def plot_comparison(records):
     """Return a figure of all variants, without the bands that would squash the curves."""
+    split = records["base"]["split"]
     curves = {TITLES[variant]: (record, split) for variant, record in records.items()}
     seeds = len(records["base"]["seeds"])
     title = f"Q3: the four CNNs on the {split} images"
@@ -642,14 +655,14 @@ def plot_layers(records):
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     # Above 100 % is room for the legends.
     axes[0, 0].set(yscale="log", ylim=(0.01, 5000), yticks=[0.01, 0.1, 1, 10, 100])
-    moments = {"start": "before training", "end": "after training"}
-    for row, when in enumerate(moments):
+    times = {"start": "before training", "end": "after training"}
+    for row, when in enumerate(times):
         for column, layer in enumerate(LAYERS[1:]):
             ax = axes[row, column]
             for index, record in enumerate(networks.values()):
                 inputs = record["runs"][0]["layers"][when][layer]
                 plot_inputs(ax, inputs, STYLES[index])
-            ax.set_title(f"input of {layer}, {moments[when]}")
+            ax.set_title(f"input of {layer}, {times[when]}")
             ax.legend(loc="upper right", frameon=False)
             ax.minorticks_off()
             ax.grid(alpha=0.3)
@@ -680,27 +693,27 @@ def plot_wrong(title, model, data, seen_data):
     Where the model sees something else than the images of data, that is drawn beside them.
     """
     images, labels = data
+    seen_images, _ = seen_data
     probability, predicted = predict(batches(seen_data, EVAL_BATCH), model).max(1)
-    by_confidence = probability.argsort(descending=True).tolist()
-    wrong = [i for i in by_confidence if predicted[i] != labels[i]]
+    wrong = (predicted != labels).nonzero().flatten()
+    wrong = wrong[probability[wrong].argsort(descending=True)].tolist()
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     figure.suptitle(f"{title}: {len(wrong)} of {len(labels):,} wrong (label→guess, probability)")
     axes = figure.subplots(4, 12).ravel()
     for ax in axes:
         ax.axis("off")
-    for position, i in enumerate(wrong[: len(axes)]):
-        picture = images[i]
-        if not torch.equal(picture, seen_data[0][i]):
-            picture = torch.hstack([picture, seen_data[0][i]])
-        axes[position].imshow(picture.numpy(force=True), cmap="gray_r")
-        text = f"{labels[i]}→{predicted[i]}, {probability[i]:.0%}"
-        axes[position].set_title(text, fontsize=9)
+    for ax, i in zip(axes, wrong, strict=False):  # as many as there are places
+        pictures = [images[i]]
+        if not torch.equal(images[i], seen_images[i]):
+            pictures.append(seen_images[i])
+        ax.imshow(torch.hstack(pictures).numpy(force=True), cmap="gray_r")
+        ax.set_title(f"{labels[i]}→{predicted[i]}, {probability[i]:.0%}", fontsize=9)
     return figure
 
 
 # ---------------------------------------------------------------- command line
 def in_range(kind, lowest, highest):
-    """Return a type for argparse: int or float, from lowest to highest."""
+    """Return a function for argparse's type=: text to an int or float from lowest to highest."""
 
     def parse(text):
         value = kind(text)
@@ -726,7 +739,7 @@ def new_parser(description, settings_help):
         argument_default=argparse.SUPPRESS,  # so that args has only those that were given
     )
     parser.add_argument("--epochs", type=in_range(int, 1, 10_000), help="passes over the images")
-    # Batch norm can't train on one image.
+    # At least 2, because batch norm (question 3) can't train on one image.
     parser.add_argument("--batch-size", type=in_range(int, 2, 10_000), help="images per step")
     parser.add_argument("--lr", type=in_range(float, 1e-6, 1000), help="learning rate")
 
@@ -735,10 +748,10 @@ def new_parser(description, settings_help):
     parser.add_argument(
         "--validate",
         action="store_true",
-        default=False,
+        default=False,  # not left out of args, as the hyperparameters are
         help="report on 10,000 held-out training images, and never read the test set",
     )
-    # More threads gain little, and lose much as soon as another process wants a processor.
+    # A second thread can halve the time, but beside another busy process two take longer than one.
     threads = in_range(int, 1, 1024)
     parser.add_argument("--threads", type=threads, default=1, help="processors to compute on")
     devices = ["auto", "cpu"]
@@ -758,7 +771,11 @@ def settings_text(settings):
 
 def given_settings(args, settings):
     """Return those hyperparameters that have a flag on the command line."""
-    return {key: value for key, value in vars(args).items() if key in settings}
+    given = {}
+    for key in settings:
+        if key in args:
+            given[key] = getattr(args, key)
+    return given
 
 
 def choose_device(name):
@@ -777,10 +794,10 @@ def choose_device(name):
     return device
 
 
-def load_finished(args, rows):
+def load_finished(args, all_settings):
     """Return the records of all variants; None unless all are whole and of these settings."""
     records = {}
-    for variant, settings in rows.items():
+    for variant, settings in all_settings.items():
         try:
             text = result_path(args, f"q3_cnn_{variant}", ".json").read_text()
             record = json.loads(text)
@@ -828,27 +845,28 @@ def main(argv=None):
     parser.add_argument("--drop-last", action=yes_or_no, help="leave out a last, smaller batch")
     args = parser.parse_args(argv)
     given = given_settings(args, BASE)
-    rows = {variant: row | given for variant, row in HYPERPARAMETERS.items()}
-    chosen = list(rows) if args.variant == "all" else [args.variant]
+    all_settings = {variant: row | given for variant, row in HYPERPARAMETERS.items()}
+    chosen_variants = [args.variant]
+    if args.variant == "all":
+        chosen_variants = list(all_settings)
     torch.set_num_threads(args.threads)
     args.device = choose_device(args.device)
     args.plots_dir.mkdir(parents=True, exist_ok=True)
     train_data, test_data = load_data(args.data_dir, args.validate, args.device)
     with matplotlib.style.context("default"):  # not those of the user's own matplotlibrc
-        for variant in chosen:
-            run_variant(variant, rows[variant], args, train_data, test_data)
-        records = load_finished(args, rows)
+        for variant in chosen_variants:
+            run_variant(variant, all_settings[variant], args, train_data, test_data)
+        records = load_finished(args, all_settings)
         if records:
-            split = records["base"]["split"]
-            save_figure(args, "q3_cnn_comparison", plot_comparison(records, split))
+            save_figure(args, "q3_cnn_comparison", plot_comparison(records))
             print(f"wrote {result_path(args, 'q3_cnn_comparison', '.png')}")
             save_figure(args, "q3_cnn_layers", plot_layers(records))
             print(f"wrote {result_path(args, 'q3_cnn_layers', '.png')}")
 
 
 if __name__ == "__main__":
-    # Both raise KeyboardInterrupt, so that what is finished is saved. Ctrl-C is set too, because
-    # a shell makes what it starts with & ignore it.
+    # Ctrl-C (SIGINT) and kill (SIGTERM) raise KeyboardInterrupt, so that what is finished is saved.
+    # SIGINT has a line too, because a shell makes what it starts with & ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's output is no file
@@ -858,7 +876,10 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(130)  # what a shell expects after Ctrl-C
     except OSError as error:
-        sys.stdout = None  # it may be what failed, and would fail again when Python ends
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is what failed, and would fail again when Python ends
+            sys.stdout = None
         sys.exit(f"Can't go on: {error}")

@@ -54,11 +54,10 @@ def draw_all(args):
         return
     # Whole and of the same seeds is what the script asks for too; here, any settings will do.
     args.seeds = variants["base"]["seeds"]
-    rows = {variant: record["hyperparameters"] for variant, record in variants.items()}
-    if not q3_cnn.load_finished(args, rows):
+    settings = {variant: record["hyperparameters"] for variant, record in variants.items()}
+    if not q3_cnn.load_finished(args, settings):
         return
-    split = variants["base"]["split"]
-    draw(args, "q3_cnn_comparison", q3_cnn.plot_comparison(variants, split))
+    draw(args, "q3_cnn_comparison", q3_cnn.plot_comparison(variants))
     draw(args, "q3_cnn_layers", q3_cnn.plot_layers(variants))
 
 

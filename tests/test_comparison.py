@@ -74,7 +74,7 @@ def records(trained):
 
 
 def test_lines_are_the_four_variants_on_the_same_images(records):
-    figure = q3_cnn.plot_comparison(records, "test")
+    figure = q3_cnn.plot_comparison(records)
     for ax, key, unit in zip(figure.axes, ("loss", "accuracy"), (1, 100), strict=True):
         for line, (variant, record) in zip(ax.lines, records.items(), strict=True):
             values = [unit * run["epochs"][0][f"test_{key}"] for run in record["runs"]]

@@ -94,6 +94,9 @@ def test_final_metrics_are_mean_and_sample_deviation_of_the_last_epochs():
     assert q3_cnn.final_metrics(make_record([0.99, 0.9])) == "test loss 0.1100, accuracy 89.00 %"
     text = q2_mlp.final_metrics(make_record([0.9], interrupted=True))
     assert text.endswith("accuracy 89.00 %, interrupted")
+    # The second seed was interrupted in its second epoch.
+    text = q2_mlp.final_metrics(make_record([0.9, 0.98], [0.6], interrupted=True))
+    assert text.endswith("accuracy 97.00 %, interrupted")
 
 
 class Sure(nn.Module):
