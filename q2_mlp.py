@@ -339,7 +339,7 @@ def plot(title, curves, bands=True):
 
     A curve is the median of the seeds, its band reaches from the lowest to the highest.
     """
-    figure = Figure(figsize=(6.4, 3), layout="constrained")
+    figure = Figure(figsize=(6.4, 2.7), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     loss_ax, accuracy_ax = figure.subplots(1, 2)
     loss_ax.set_title("average loss", fontsize="medium")
@@ -349,24 +349,24 @@ def plot(title, curves, bands=True):
     accuracy_ax.set_ylabel("%")
     accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
     accuracy_ax.set_yticks(ACCURACY_TICKS)
-    legend_title = None
+    xlabel = "epoch"
     for index, (label, (record, part)) in enumerate(curves.items()):
         if len(record["runs"]) > 1:
-            legend_title = "median of the seeds"
+            xlabel = "epoch; median of seeds"
+            if bands:
+                xlabel = "epoch; median and range of seeds"
         losses = values_per_epoch(record, f"{part}_loss")
         accuracies = 100 * values_per_epoch(record, f"{part}_accuracy")
         plot_curve(loss_ax, losses, label, STYLES[index], bands)
         plot_curve(accuracy_ax, accuracies, label, STYLES[index], bands)
     for ax in (loss_ax, accuracy_ax):
-        ax.set_xlabel("epoch")
+        ax.set_xlabel(xlabel)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.grid(alpha=0.3)
-    if legend_title and bands:
-        legend_title += " and their range"
     handles, labels = loss_ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, title=legend_title)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 

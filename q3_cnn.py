@@ -572,7 +572,7 @@ def plot(title, curves, bands=True):
 
     A curve is the median of the seeds, its band reaches from the lowest to the highest.
     """
-    figure = Figure(figsize=(6.4, 3), layout="constrained")
+    figure = Figure(figsize=(6.4, 2.7), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     loss_ax, accuracy_ax = figure.subplots(1, 2)
     loss_ax.set_title("average loss", fontsize="medium")
@@ -582,24 +582,24 @@ def plot(title, curves, bands=True):
     accuracy_ax.set_ylabel("%")
     accuracy_ax.set_yscale("function", functions=(accuracy_to_height, height_to_accuracy))
     accuracy_ax.set_yticks(ACCURACY_TICKS)
-    legend_title = None
+    xlabel = "epoch"
     for index, (label, (record, part)) in enumerate(curves.items()):
         if len(record["runs"]) > 1:
-            legend_title = "median of the seeds"
+            xlabel = "epoch; median of seeds"
+            if bands:
+                xlabel = "epoch; median and range of seeds"
         losses = values_per_epoch(record, f"{part}_loss")
         accuracies = 100 * values_per_epoch(record, f"{part}_accuracy")
         plot_curve(loss_ax, losses, label, STYLES[index], bands)
         plot_curve(accuracy_ax, accuracies, label, STYLES[index], bands)
     for ax in (loss_ax, accuracy_ax):
-        ax.set_xlabel("epoch")
+        ax.set_xlabel(xlabel)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.grid(alpha=0.3)
-    if legend_title and bands:
-        legend_title += " and their range"
     handles, labels = loss_ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, title=legend_title)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -650,7 +650,7 @@ def plot_layers(records):
     """Return a figure of what the last three layers receive, in base and in bn_only."""
     networks = {"without batch norm": records["base"], "with batch norm": records["bn_only"]}
     seed = records["base"]["runs"][0]["seed"]
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
     figure.suptitle(f"Q3: what the layers receive in (b) and with batch norm alone, seed {seed}")
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     # Above 100 % is room for the legends.
@@ -669,7 +669,7 @@ def plot_layers(records):
     for ax in axes[1]:
         ax.set_xlabel("value; line: mean")
     for ax in axes[:, 0]:
-        ax.set_ylabel("share of the values (%)")
+        ax.set_ylabel("share of values (%)")
         ax.yaxis.set_major_formatter("{x:g}")
     handles, _ = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, list(networks), loc="outside lower center", ncols=2)

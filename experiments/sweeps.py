@@ -164,7 +164,7 @@ SWEEPS = {
     ],
     # FULL without batch norm, at several peaks.
     "without": [
-        (FULL | {"batch_norm": False, "lr": 0.2}, range(3)),
+        (FULL | {"batch_norm": False, "lr": 0.2}, range(5)),
         (FULL | {"batch_norm": False, "lr": 0.3}, range(5)),
         (FULL | {"batch_norm": False, "lr": 0.5}, range(3)),
     ],

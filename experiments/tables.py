@@ -134,17 +134,18 @@ def results():
     return table(head, rows)
 
 
-EARLIER = {
+OTHER_BN = {
     "earlier_bn": "digits and pixels as they are",
     "earlier_bn_eps": "straight digits, centred pixels, `eps` 0.01",
+    "longer_bn": "`bn` with 40 epochs",
 }
 
 
-def earlier():
-    """Return what earlier recipes of bn reached on the test set, and what bn gains on them."""
+def other_bn():
+    """Return what bn otherwise reaches on the test set, and what bn gains on that."""
     now = load("q3_cnn_bn")["runs"]
     rows = []
-    for name, words in EARLIER.items():
+    for name, words in OTHER_BN.items():
         runs = json.loads((sweeps.RESULTS / f"{name}.json").read_text())["runs"]
         row = [words, *finals(runs)]
         for key, scale, digits in ("test_accuracy", 100, 2), ("test_loss", 1, 4):
@@ -386,20 +387,21 @@ def sweep(name, with_jumps=False):
 def with_all_the_rest():
     """Return the recipe of bn without batch norm, at several peaks, and with it.
 
-    The difference is to the peak that has as many seeds, paired by seed.
+    The differences, paired by seed, are to the peaks that have as many seeds.
     """
     _, with_norm = group("ladder")[-1]
     rows = []
+    differences = []
     for settings, runs in group("without"):
         name = f"without, peak {settings['lr']:g}"
         rows.append([name, len(runs), spread(accuracies(runs)), spread(losses(runs), 4)])
         if len(runs) == len(with_norm):
             gain = in_one(*interval(paired_differences(accuracies(runs), accuracies(with_norm))))
             change = in_one(*interval(paired_differences(losses(runs), losses(with_norm)), 4))
-            difference = [f"`bn` against peak {settings['lr']:g}", "", gain, change]
+            differences.append([f"`bn` against peak {settings['lr']:g}", "", gain, change])
     figures = [spread(accuracies(with_norm)), spread(losses(with_norm), 4)]
     rows.append(["with, peak 0.5: `bn`", len(with_norm), *figures])
-    return table(["batch norm", "seeds", "accuracy, %", "loss"], [*rows, difference])
+    return table(["batch norm", "seeds", "accuracy, %", "loss"], [*rows, *differences])
 
 
 RUNGS = [
@@ -536,15 +538,40 @@ def apart_longer():
 
 
 def curvature():
-    """Return the largest curvature at the start and, at each rate, the highest of the looks."""
+    """Return the largest curvature before training and, at each rate, the highest of four looks.
+
+    With it, how far the sharpest direction in linear 1 lies along the mean of that layer's input,
+    in the sharpest look at the lowest rate.
+    """
     found = {}
     for run in inside("curvature"):
-        highest = max(point["curvature"] for point in run["points"])
-        found.setdefault(run["kind"], {}).setdefault(run["rate"], []).append(highest)
-    rows = []
+        found.setdefault(run["kind"], {}).setdefault(run["rate"], []).append(run["points"])
+    rates = list(found["none"])
+    rows = [["2 / rate", "", *[f"{2 / rate:.0f}" for rate in rates[1:]], ""]]
     for kind, by_rate in found.items():
-        rows.append([KINDS[kind], *[f"{statistics.median(one):.1f}" for one in by_rate.values()]])
-    return table(["rate", "before training", *list(found["none"])[1:]], rows)
+        row = [KINDS[kind]]
+        for runs in by_rate.values():
+            row.append(curvature_cell(runs))
+        shares = []
+        for points in by_rate[rates[1]]:
+            shares.append(sharpest(points)["layers"]["linear 1"]["mean_share"])
+        row.append(f"{100 * statistics.median(shares):.0f}")
+        rows.append(row)
+    return table(["rate", "before training", *rates[1:], "along the mean, %"], rows)
+
+
+def sharpest(points):
+    """Return the look at which the curvature was the highest."""
+    return max(points, key=lambda point: point["curvature"])
+
+
+def curvature_cell(runs):
+    """Return the median of the highest curvatures, to the two digits that the method gives."""
+    if statistics.median(points[-1].get("train_loss", 0) for points in runs) > 10:
+        return "diverged"
+    median = statistics.median(sharpest(points)["curvature"] for points in runs)
+    median = float(f"{median:.2g}")
+    return f"{median:,.0f}" if median >= 10 else f"{median:.1f}"
 
 
 def averages():
@@ -662,7 +689,7 @@ def time_to_accuracy():
 BLOCKS = {
     "results": results,
     "paired": paired,
-    "earlier": earlier,
+    "other bn": other_bn,
     "hyperparameters": hyperparameters,
     "epochs q2_mlp": epochs_of_q2,
     "epochs q3": epochs_of_variants,
@@ -678,6 +705,9 @@ BLOCKS |= {
     "factorial": factorial,
     "effects": effects,
     "apart": apart,
+    "apart longer": apart_longer,
+    "curvature": curvature,
+    "averages": averages,
     "last batch": last_batch,
     "speed": speed,
     "time to accuracy": time_to_accuracy,
