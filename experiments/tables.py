@@ -515,9 +515,9 @@ def apart():
     return table(["rate", *cells["none"]], rows)
 
 
-def apart_cell(epochs, digits=2):
-    """Return the median train loss and accuracy; a loss that is not finite counts as the worst."""
-    losses = [math.inf if e["train_loss"] is None else e["train_loss"] for e in epochs]
+def apart_cell(epochs, key="train_loss", digits=2):
+    """Return the median loss and accuracy; a loss that is not finite counts as the worst."""
+    losses = [math.inf if e[key] is None else e[key] for e in epochs]
     loss = statistics.median(losses)
     if math.isinf(loss):
         return "not finite"
@@ -526,13 +526,16 @@ def apart_cell(epochs, digits=2):
 
 
 def apart_longer():
-    """Return train loss and held-out accuracy after several epochs at the rate of (b)."""
+    """Return held-out loss and accuracy after several epochs at the rate of (b)."""
     shown = (1, 4, 8, 17)
     rows = []
     for kind, words in KINDS.items():
         runs = [run["epochs"] for run in inside("epochs") if run["kind"] == kind]
         if runs:
-            cells = [apart_cell([epochs[number - 1] for epochs in runs], 3) for number in shown]
+            cells = []
+            for number in shown:
+                reached = [epochs[number - 1] for epochs in runs]
+                cells.append(apart_cell(reached, "validation_loss", 3))
             rows.append([words, *cells])
     return table(["epoch", *shown], rows)
 
