@@ -3,12 +3,13 @@
     python experiments/benchmark.py --data-dir DIR
     python experiments/benchmark.py time_to_accuracy
 
-Writes results/benchmark.json in three parts, each of which can be named to be measured alone. Each
-is measured on one thread and on as many as there are processors.
+Writes results/benchmark.json in four parts, each of which can be named to be measured alone. All
+but full_run are measured on one thread and on as many as there are processors.
 epoch_seconds: the median seconds that an epoch of 60,000 images would take, with nothing else
 running and beside one busy process, from training steps of each network, kind after kind and round
 after round, so that a slow minute of the machine hits them all.
 one_epoch_run: peak memory of one whole epoch of each script, and its seconds from the command on.
+full_run: the same of both scripts in full, then of the four variants side by side.
 time_to_accuracy: how soon short runs of bn, and bn_only with the tutorial's DataLoader, pass 99.0
 and 99.4 %.
 CPU only; nothing else should run meanwhile.
@@ -24,6 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -168,6 +171,19 @@ def one_epoch_runs(data_dir):
     return runs
 
 
+def full_runs(data_dir):
+    """Return each script in full, one after the other, then the four variants side by side."""
+    runs = []
+    for script in ("q2_mlp.py", "q3_cnn.py"):
+        runs.append({"what": script} | whole_run(data_dir, 1, script))
+    variants = list(q3_cnn.HYPERPARAMETERS)
+    run_variant = partial(whole_run, data_dir, 1, "q3_cnn.py", "--variant")
+    with ThreadPoolExecutor(len(variants)) as pool:
+        for variant, run in zip(variants, pool.map(run_variant, variants), strict=True):
+            runs.append({"what": f"--variant {variant}"} | run)
+    return runs
+
+
 def tutorial_run(data_dir, threads, seed):
     """Return after each epoch the seconds since the start and the test accuracy.
 
@@ -215,6 +231,7 @@ def time_to_accuracy(data_dir):
 PARTS = {
     "epoch_seconds": time_epochs,
     "one_epoch_run": one_epoch_runs,
+    "full_run": full_runs,
     "time_to_accuracy": time_to_accuracy,
 }
 

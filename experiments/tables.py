@@ -651,6 +651,15 @@ def speed():
     return table(head, rows)
 
 
+def full_runs():
+    """Return time and memory of both scripts in full, and of the four variants side by side."""
+    measured = json.loads((sweeps.RESULTS / "benchmark.json").read_text())["full_run"]
+    rows = []
+    for run in measured:
+        rows.append([f"`{run['what']}`", f"{run['seconds'] / 60:.1f}", run["memory_mb"]])
+    return table(["", "minutes", "peak memory, MB"], rows)
+
+
 def order_of_conditions(item):
     """Return what the rows of speed are sorted by: network, threads, busy process."""
     (name, threads, busy), _ = item
@@ -713,6 +722,7 @@ BLOCKS |= {
     "averages": averages,
     "last batch": last_batch,
     "speed": speed,
+    "full runs": full_runs,
     "time to accuracy": time_to_accuracy,
 }
 
