@@ -87,7 +87,8 @@ def check_result(name, expected):
     if interrupted is not False:
         sys.exit(f"{path} is of an interrupted run")
     if settings != expected:
-        sys.exit(f"{path} has other hyperparameters than the script: {settings}, not {expected}")
+        difference = f"{settings}, not {expected}"
+        sys.exit(f"{path} has other hyperparameters than the script: {difference}. {WAY_OUT}")
     return seeds
 
 
