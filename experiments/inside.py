@@ -7,8 +7,8 @@
 rates: batch norm taken apart, in the network of (b), for one epoch at several constant rates.
 epochs: the same networks at the rate of (b), for as many epochs as (b) has. Both also give the
 held-out loss before the last step of an epoch, whose batch of 16 images moves a network far.
-curvature: the largest curvature of the loss along the first epoch, in which layer it lies, and how
-much of each layer's input lies in one direction.
+curvature: the largest curvature of the loss before training and in the first 200 steps, in which
+layer it lies, and how much of each layer's input lies in one direction.
 statistics: the held-out loss of networks with batch norm, by what stands for the mean and the
 variance when they are evaluated.
 

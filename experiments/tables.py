@@ -394,7 +394,11 @@ def with_all_the_rest():
     differences = []
     for settings, runs in group("without"):
         name = f"without, peak {settings['lr']:g}"
-        rows.append([name, len(runs), spread(accuracies(runs)), spread(losses(runs), 4)])
+        finished = [value for value in accuracies(runs) if value is not None]
+        if len(finished) < len(runs):
+            name += f", {len(runs) - len(finished)} diverged"
+        loss = spread([value for value in losses(runs) if value is not None], 4)
+        rows.append([name, len(runs), spread(finished), loss])
         if len(runs) == len(with_norm):
             gain = in_one(*interval(paired_differences(accuracies(runs), accuracies(with_norm))))
             change = in_one(*interval(paired_differences(losses(runs), losses(with_norm)), 4))
