@@ -54,7 +54,7 @@ HYPERPARAMETERS = {
 }
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
-EVAL_BATCH = 500  # images; changes results by rounding only, but speed and memory
+EVAL_BATCH = 500  # images; for speed and memory: changes results by rounding only
 
 
 # ---------------------------------------------------------------- data

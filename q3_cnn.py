@@ -84,7 +84,7 @@ TITLES = {
 }
 
 HELD_OUT = 10_000  # images that --validate reports on: as many as the test set has
-EVAL_BATCH = 500  # images; changes results by rounding only, but speed and memory
+EVAL_BATCH = 500  # images; for speed and memory: changes results by rounding only
 START_IMAGES = 500  # training images that an untrained network is shown, as one batch
 END_IMAGES = 2000  # training images that a trained network is shown
 LAYER_BINS = (-3, 7, 50)  # lowest, highest, number of bins for the histograms of layer inputs

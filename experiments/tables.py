@@ -499,6 +499,14 @@ def inside(part):
     return json.loads((sweeps.RESULTS / "inside.json").read_text())[part]
 
 
+def by_kind_and_rate(part):
+    """Return the runs of a part as {kind: {rate: [runs]}}."""
+    found = {}
+    for run in inside(part):
+        found.setdefault(run["kind"], {}).setdefault(run["rate"], []).append(run)
+    return found
+
+
 KINDS = {
     "none": "neither: (b)",
     "centred": "centred only",
@@ -512,11 +520,14 @@ KINDS = {
 
 def apart():
     """Return train loss and held-out accuracy after one epoch, with batch norm taken apart."""
-    cells = {}
-    for run in inside("rates"):
-        cells.setdefault(run["kind"], {}).setdefault(run["rate"], []).append(run["epochs"][0])
-    rows = [[KINDS[kind], *[apart_cell(runs) for runs in cells[kind].values()]] for kind in KINDS]
-    return table(["rate", *cells["none"]], rows)
+    found = by_kind_and_rate("rates")
+    rows = []
+    for kind, words in KINDS.items():
+        row = [words]
+        for runs in found[kind].values():
+            row.append(apart_cell([run["epochs"][0] for run in runs]))
+        rows.append(row)
+    return table(["rate", *found["none"]], rows)
 
 
 def apart_cell(epochs, key="train_loss", digits=2):
@@ -550,9 +561,7 @@ def curvature():
     With it, how far the sharpest direction in linear 1 lies along the mean of that layer's input,
     in the sharpest look at the lowest rate.
     """
-    found = {}
-    for run in inside("curvature"):
-        found.setdefault(run["kind"], {}).setdefault(run["rate"], []).append(run["points"])
+    found = by_kind_and_rate("curvature")
     rates = list(found["none"])
     rows = [["2 / rate", "", *[f"{2 / rate:.0f}" for rate in rates[1:]], ""]]
     for kind, by_rate in found.items():
@@ -560,23 +569,23 @@ def curvature():
         for runs in by_rate.values():
             row.append(curvature_cell(runs))
         shares = []
-        for points in by_rate[rates[1]]:
-            shares.append(sharpest(points)["layers"]["linear 1"]["mean_share"])
+        for run in by_rate[rates[1]]:
+            shares.append(sharpest(run)["layers"]["linear 1"]["mean_share"])
         row.append(f"{100 * statistics.median(shares):.0f}")
         rows.append(row)
     return table(["rate", "before training", *rates[1:], "along the mean, %"], rows)
 
 
-def sharpest(points):
-    """Return the look at which the curvature was the highest."""
-    return max(points, key=lambda point: point["curvature"])
+def sharpest(run):
+    """Return the look of a run at which the curvature was the highest."""
+    return max(run["points"], key=lambda point: point["curvature"])
 
 
 def curvature_cell(runs):
     """Return the median of the highest curvatures, to the two digits that the method gives."""
-    if statistics.median(points[-1].get("train_loss", 0) for points in runs) > 10:
+    if statistics.median(run["points"][-1].get("train_loss", 0) for run in runs) > 10:
         return "diverged"
-    median = statistics.median(sharpest(points)["curvature"] for points in runs)
+    median = statistics.median(sharpest(run)["curvature"] for run in runs)
     median = float(f"{median:.2g}")
     return f"{median:,.0f}" if median >= 10 else f"{median:.1f}"
 
