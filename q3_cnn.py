@@ -158,8 +158,9 @@ def deskew(images):
     places = F.affine_grid(identity.unsqueeze(0), (1, 1, 28, 28), align_corners=False)
     x = places[0, :, :, 0]
     y = places[0, :, :, 1]
-    upright = []
-    for pixels in images.split(64):  # small pieces need less memory
+    upright = torch.empty_like(images)
+    # Small pieces need less memory.
+    for pixels, result in zip(images.split(64), upright.split(64), strict=True):
         mass = pixels / pixels.sum((1, 2), keepdim=True).clamp(min=1)
         center_x = (mass * x).sum((1, 2), keepdim=True)
         center_y = (mass * y).sum((1, 2), keepdim=True)
@@ -173,8 +174,8 @@ def deskew(images):
         X = pixels.unsqueeze(1).float()
         grid = F.affine_grid(theta, X.shape, align_corners=False)
         X = F.grid_sample(X, grid, align_corners=False)
-        upright.append(X.round().byte().squeeze(1))
-    return torch.cat(upright)
+        result.copy_(X.round().squeeze(1))
+    return upright
 
 
 def as_seen(data, settings):
@@ -386,10 +387,10 @@ def look_inside(model, dataloader, with_counts):
                 sums[LAYERS[index]] += sums_and_counts(X)
             X = layer(X)
             if isinstance(layer, nn.ReLU):  # noted under the layer that it follows
-                channels = X.transpose(0, 1).flatten(1)
-                fires[LAYERS[index]] |= (channels > 0).any(1)
+                fired = (X > 0).transpose(0, 1).flatten(1)
+                fires[LAYERS[index]] |= fired.any(1)
     inputs = {name: describe(sums[name], with_counts) for name in LAYERS}
-    never_fires = {name: (~fired).sum().item() for name, fired in fires.items()}
+    never_fires = {name: (~channels).sum().item() for name, channels in fires.items()}
     return inputs, never_fires
 
 
@@ -811,13 +812,15 @@ def load_finished(args, all_settings):
     return records
 
 
-def run_variant(variant, settings, args, train_data, test_data):
+def run_variant(variant, settings, args):
     """Train and record a variant; for bn, draw the digits that its last network has wrong."""
     title = f"Q3 {TITLES[variant]}"
-    seen_train = as_seen(train_data, settings)
-    seen_test = as_seen(test_data, settings)
     name = f"q3_cnn_{variant}"
-    model = train_and_record(name, variant, title, settings, args, seen_train, seen_test)
+    # Loaded for each variant anew, so that memory never has the images both plain and deskewed.
+    train_data, test_data = load_data(args.data_dir, args.validate, args.device)
+    train_data = as_seen(train_data, settings)
+    seen_test = as_seen(test_data, settings)
+    model = train_and_record(name, variant, title, settings, args, train_data, seen_test)
     if variant == "bn":
         figure = plot_wrong(f"{title}, seed {args.seeds[-1]}", model, test_data, seen_test)
         save_figure(args, "q3_cnn_bn_wrong", figure)
@@ -852,10 +855,9 @@ def main(argv=None):
     torch.set_num_threads(args.threads)
     args.device = choose_device(args.device)
     args.plots_dir.mkdir(parents=True, exist_ok=True)
-    train_data, test_data = load_data(args.data_dir, args.validate, args.device)
     with matplotlib.style.context("default"):  # not those of the user's own matplotlibrc
         for variant in chosen_variants:
-            run_variant(variant, all_settings[variant], args, train_data, test_data)
+            run_variant(variant, all_settings[variant], args)
         records = load_finished(args, all_settings)
         if records:
             save_figure(args, "q3_cnn_comparison", plot_comparison(records))
