@@ -444,7 +444,7 @@ JOBS = {
     ],
     "statistics": [
         {"recipe": recipe, "settings": settings, "seed": seed}
-        for seed in range(2)
+        for seed in range(3)
         for recipe, settings in RECIPES.items()
     ],
 }

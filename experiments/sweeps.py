@@ -152,6 +152,7 @@ SWEEPS = {
     "straight": [
         (RECIPE, range(5)),
         (RECIPE | {"normalize": True}, range(5)),
+        (RECIPE | {"eps": 0.01}, range(5)),
         (RECIPE | {"deskew": True}, range(5)),
         (STRAIGHT, range(5)),
         (STRAIGHT | {"eps": 0.01}, range(5)),
