@@ -234,7 +234,8 @@ def time_to_accuracy(data_dir):
                     runs.append(tutorial_run(data_dir, threads, seed))
                 else:
                     flags = [*what.split(), "--seeds", str(seed)]
-                    runs.append([whole_run(data_dir, threads, "q3_cnn.py", *flags)])
+                    run = whole_run(data_dir, threads, "q3_cnn.py", *flags)
+                    runs.append([{key: run[key] for key in ("seconds", "test_accuracy")}])
         for what, runs in rows.items():
             result.append({"threads": threads, "what": what, "runs": runs})
     return result

@@ -125,12 +125,22 @@ def results():
     rows = []
     for name, title in TITLES.items():
         accuracy = [100 * value for value in last(name, "test_accuracy")]
-        wrong = statistics.mean(100 * (100 - value) for value in accuracy)
         loss = spread(last(name, "test_loss"), 4)
         lowest_to_highest = f"{min(accuracy):.2f} to {max(accuracy):.2f}"
         parameters = f"{load(name)['parameters']:,}"
-        rows.append([title, parameters, spread(accuracy), lowest_to_highest, f"{wrong:.1f}", loss])
-    head = ["network", "parameters", "test accuracy, %", "range", "wrong of 10,000", "test loss"]
+        row = [title, parameters, spread(accuracy), lowest_to_highest, loss]
+        train_accuracy = statistics.mean(100 * value for value in last(name, "train_accuracy"))
+        train_loss = statistics.mean(last(name, "train_loss"))
+        rows.append([*row, f"{train_accuracy:.2f}", f"{train_loss:.4f}"])
+    head = [
+        "network",
+        "parameters",
+        "test accuracy, %",
+        "range",
+        "test loss",
+        "train accuracy, %",
+        "train loss",
+    ]
     return table(head, rows)
 
 
@@ -214,7 +224,7 @@ def paired():
 WORDS = {
     "epochs": "epochs",
     "batch_size": "images per batch",
-    "lr": "learning rate",
+    "lr": "learning rate, or its peak",
     "one_cycle": "one-cycle schedule",
     "batch_norm": "batch norm after every ReLU",
     "weight_decay": "weight decay",
@@ -307,6 +317,11 @@ def layers():
     return table(["mean; standard deviation", *[f"`{name}`" for name in variants]], rows)
 
 
+def mean_and_most(channels):
+    """Return the mean of some numbers of channels, and the largest."""
+    return f"{statistics.mean(channels):.1f} (at most {max(channels)})"
+
+
 def silent():
     """Return how many channels of each ReLU never fire, and how often the test loss jumps."""
     rows = []
@@ -314,8 +329,7 @@ def silent():
         runs = load(f"q3_cnn_{variant}")["runs"]
         row = [f"`{variant}`"]
         for layer in ("conv 1", "conv 2", "linear 1"):
-            channels = [run["layers"]["never_fires"][layer] for run in runs]
-            row.append(f"{statistics.mean(channels):.1f} (at most {max(channels)})")
+            row.append(mean_and_most([run["layers"]["never_fires"][layer] for run in runs]))
         rows.append(row + jumps(runs, "test_loss"))
     head = [
         "",
@@ -590,6 +604,14 @@ def curvature_cell(runs):
     return f"{median:,.0f}" if median >= 10 else f"{median:.1f}"
 
 
+def by_recipe(part):
+    """Return the runs of a part of inside.json: recipe to runs."""
+    found = {}
+    for run in inside(part):
+        found.setdefault(run["recipe"], []).append(run)
+    return found
+
+
 def averages():
     """Return how the held-out loss jumps, by what stands for mean and variance in evaluation."""
     judged = {
@@ -598,17 +620,34 @@ def averages():
         "distorted": "fresh, of distorted images",
         "undistorted": "fresh, of undistorted images",
     }
-    found = {}
-    for run in inside("statistics"):
-        found.setdefault(run["recipe"], []).append(run)
     rows = []
-    for recipe, runs in found.items():
+    for recipe, runs in by_recipe("statistics").items():
         for part, words in judged.items():
             key = f"{part}_loss"
             if key in runs[0]["epochs"][0]:
                 last_losses = [run["epochs"][-1][key] for run in runs]
                 rows.append([recipe, words, *jumps(runs, key), spread(last_losses, 4)])
     head = ["", "statistics", "jumps of the loss", "highest ratio", "last loss"]
+    return table(head, rows)
+
+
+def silent_by_recipe():
+    """Return how many channels are silent at the end, by what else is in the recipe of (d)."""
+    rows = []
+    for recipe, runs in by_recipe("silent").items():
+        row = [recipe, len(runs)]
+        for layer in ("conv 1", "linear 1"):
+            for count in ("never_fires", "low_variance"):
+                row.append(mean_and_most([run[count][layer] for run in runs]))
+        rows.append(row)
+    head = [
+        "",
+        "seeds",
+        "never fire: conv 1, of 20",
+        "variance below 1e-4",
+        "never fire: linear 1, of 250",
+        "variance below 1e-4",
+    ]
     return table(head, rows)
 
 
@@ -733,6 +772,7 @@ BLOCKS |= {
     "apart longer": apart_longer,
     "curvature": curvature,
     "averages": averages,
+    "silent by recipe": silent_by_recipe,
     "last batch": last_batch,
     "speed": speed,
     "full runs": full_runs,
