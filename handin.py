@@ -158,7 +158,7 @@ def to_typst(name):
     text = re.sub(r"<summary>(.*?)</summary>", r"\n\n**\1**\n\n", text, flags=re.DOTALL)
     text = re.sub(r"</?code>", "`", re.sub(r"</?details.*?>", "", text))
     # No line begins with a per cent sign or a plus-minus.
-    text = re.sub(r"(?<=\d) (?=%)|(?<=\d) (?=± )|(?<=±) (?=\d)", "\u00a0", text)
+    text = re.sub(r"(?<=\d)\s(?=%)|(?<=\d)\s(?=±)|(?<=±)\s(?=\d)", "\u00a0", text)
     # A long table with few columns takes less room with its rows as columns.
     text = re.sub(r"<!-- sideways -->\n(?:<!-- .* -->\n)?((?:\|.*\n)+)", lay_on_side, text)
     document = json.loads(pypandoc.convert_text(text, "json", "gfm+smart+implicit_figures"))

@@ -831,7 +831,8 @@ def main(argv=None):
     texts = [f"{variant}: {settings_text(row)}" for variant, row in HYPERPARAMETERS.items()]
     parser = new_parser("Train a CNN on MNIST.", "; ".join(texts))
     variants = [*HYPERPARAMETERS, "all"]
-    parser.add_argument("--variant", choices=variants, default="all", help="which network")
+    variant_help = "base: question 3 (b); reg: (c); bn_only and bn: (d)"
+    parser.add_argument("--variant", choices=variants, default="all", help=variant_help)
     yes_or_no = argparse.BooleanOptionalAction
     zero_to_one = in_range(float, 0, 1)
     parser.add_argument("--one-cycle", action=yes_or_no, help="let the rate rise to --lr and fall")

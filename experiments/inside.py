@@ -11,6 +11,7 @@ curvature: the largest curvature of the loss before training and in the first 20
 layer it lies, and how much of each layer's input lies in one direction.
 statistics: the held-out loss of networks with batch norm, by what stands for the mean and the
 variance when they are evaluated.
+silent: in which recipes of (d) channels die.
 
 results/inside.json has a line per run. A run is known by its part, settings and seed: an
 interrupted part goes on where it was. Losses are means over samples in nats, accuracies fractions;
@@ -413,6 +414,22 @@ def compare_statistics(job, train_data, test_data):
     return {"epochs": epochs}
 
 
+# ---------------------------------------------------------------- silent
+def count_silent(job, train_data, test_data):
+    """Train as q3_cnn.py does; return the last figures, and how many channels are silent then.
+
+    The counts are those of q3_cnn.record_layers.
+    """
+    settings = job["settings"]
+    train_data = q3_cnn.as_seen(train_data, settings)
+    test_data = q3_cnn.as_seen(test_data, settings)
+    epochs = list(q3_cnn.train(settings, job["seed"], train_data, test_data))
+    model, trained, tested = epochs[-1]
+    layers = q3_cnn.record_layers(settings, job["seed"], model, train_data, with_counts=False)
+    counts = {key: layers[key] for key in ("never_fires", "low_variance")}
+    return metrics("train", *trained) | metrics("validation", *tested) | counts
+
+
 # ---------------------------------------------------------------- the parts, and their runs
 RATES = [0.2, 0.5, 1.0, 2.0, 3.0]
 STEPS = [25, 50, 100, 200]  # an epoch has 782
@@ -420,6 +437,12 @@ AS_THEY_ARE = q3_cnn.BN | {"deskew": False, "normalize": False, "drop_last": Fal
 RECIPES = {
     "bn_only": q3_cnn.BN_ONLY,
     "bn, digits as they are, with the last batch": AS_THEY_ARE,
+    "bn": q3_cnn.BN,
+}
+CHANGES = {
+    "bn, digits as they are, with the last batch": AS_THEY_ARE,
+    "the same, pixels centred and scaled": AS_THEY_ARE | {"normalize": True},
+    "the same, digits straightened": AS_THEY_ARE | {"deskew": True},
     "bn": q3_cnn.BN,
 }
 
@@ -447,12 +470,18 @@ JOBS = {
         for seed in range(3)
         for recipe, settings in RECIPES.items()
     ],
+    "silent": [
+        {"recipe": recipe, "settings": settings, "seed": seed}
+        for seed in range(5)
+        for recipe, settings in CHANGES.items()
+    ],
 }
 MEASURE = {
     "rates": partial(train, 1),
     "epochs": partial(train, EPOCHS),
     "curvature": follow,
     "statistics": compare_statistics,
+    "silent": count_silent,
 }
 
 
