@@ -752,7 +752,7 @@ def new_parser(description, settings_help):
         default=False,  # not left out of args, as the hyperparameters are
         help="report on 10,000 held-out training images, and never read the test set",
     )
-    # A second thread can halve the time, but beside another busy process two take longer than one.
+    # Two threads need three quarters of the time for a CNN, but longer beside a busy process.
     threads = in_range(int, 1, 1024)
     parser.add_argument("--threads", type=threads, default=1, help="processors to compute on")
     devices = ["auto", "cpu"]

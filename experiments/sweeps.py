@@ -99,6 +99,9 @@ SWEEPS = {
         (DROPOUT | {"weight_decay": 1e-4}, range(3)),
         (DROPOUT | {"weight_decay": 2e-4}, range(3)),
         (DROPOUT | {"weight_decay": 5e-4}, range(3)),
+        (DROPOUT | {"weight_decay": 1e-5, "dropout": 0.15}, range(3)),
+        (DROPOUT | {"weight_decay": 1e-5, "dropout": 0.4}, range(3)),
+        (DROPOUT | {"weight_decay": 1e-5, "dropout": 0.5}, range(3)),
     ],
     "places": [
         (PLACED_18 | {"dropout_places": [0.1, 0.25, 0.25]}, [1]),
