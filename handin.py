@@ -157,8 +157,8 @@ def to_typst(name):
     # On paper nothing unfolds: the summary becomes a line in bold, and the contents follow it.
     text = re.sub(r"<summary>(.*?)</summary>", r"\n\n**\1**\n\n", text, flags=re.DOTALL)
     text = re.sub(r"</?code>", "`", re.sub(r"</?details.*?>", "", text))
-    # No line begins with a per cent sign or a plus-minus.
-    text = re.sub(r"(?<=\d)\s(?=%)|(?<=\d)\s(?=±)|(?<=±)\s(?=\d)", "\u00a0", text)
+    # No line ends between a figure and its per cent sign or plus-minus.
+    text = re.sub(r"(?<=\d)\s(?=[%±])|(?<=±)\s(?=\d)", "\u00a0", text)
     # A long table with few columns takes less room with its rows as columns.
     text = re.sub(r"<!-- sideways -->\n(?:<!-- .* -->\n)?((?:\|.*\n)+)", lay_on_side, text)
     document = json.loads(pypandoc.convert_text(text, "json", "gfm+smart+implicit_figures"))

@@ -816,7 +816,8 @@ def run_variant(variant, settings, args):
     """Train and record a variant; for bn, draw the digits that its last network has wrong."""
     title = f"Q3 {TITLES[variant]}"
     name = f"q3_cnn_{variant}"
-    # Loaded for each variant anew, so that memory never has the images both plain and deskewed.
+    # Loaded for each variant anew, so that deskewed training images can take the place of the plain
+    # ones in memory.
     train_data, test_data = load_data(args.data_dir, args.validate, args.device)
     train_data = as_seen(train_data, settings)
     seen_test = as_seen(test_data, settings)

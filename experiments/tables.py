@@ -128,10 +128,10 @@ def results():
         loss = spread(last(name, "test_loss"), 4)
         lowest_to_highest = f"{min(accuracy):.2f} to {max(accuracy):.2f}"
         parameters = f"{load(name)['parameters']:,}"
+        train_accuracy = f"{100 * statistics.mean(last(name, 'train_accuracy')):.2f}"
+        train_loss = f"{statistics.mean(last(name, 'train_loss')):.4f}"
         row = [title, parameters, spread(accuracy), lowest_to_highest, loss]
-        train_accuracy = statistics.mean(100 * value for value in last(name, "train_accuracy"))
-        train_loss = statistics.mean(last(name, "train_loss"))
-        rows.append([*row, f"{train_accuracy:.2f}", f"{train_loss:.4f}"])
+        rows.append([*row, train_accuracy, train_loss])
     head = [
         "network",
         "parameters",
@@ -558,14 +558,13 @@ def apart_longer():
     """Return held-out loss and accuracy after several epochs at the rate of (b)."""
     shown = (1, 4, 8, 17)
     rows = []
-    for kind, words in KINDS.items():
-        runs = [run["epochs"] for run in inside("epochs") if run["kind"] == kind]
-        if runs:
-            cells = []
-            for number in shown:
-                reached = [epochs[number - 1] for epochs in runs]
-                cells.append(apart_cell(reached, "validation_loss", 3))
-            rows.append([words, *cells])
+    for kind, by_rate in by_kind_and_rate("epochs").items():
+        (runs,) = by_rate.values()
+        row = [KINDS[kind]]
+        for number in shown:
+            reached = [run["epochs"][number - 1] for run in runs]
+            row.append(apart_cell(reached, "validation_loss", 3))
+        rows.append(row)
     return table(["epoch", *shown], rows)
 
 
@@ -605,7 +604,7 @@ def curvature_cell(runs):
 
 
 def by_recipe(part):
-    """Return the runs of a part of inside.json: recipe to runs."""
+    """Return the runs of a part as {recipe: [runs]}."""
     found = {}
     for run in inside(part):
         found.setdefault(run["recipe"], []).append(run)
@@ -668,17 +667,21 @@ def last_batch():
     return table(["rate", "seeds", "accuracy before that batch, %", "after it, %"], rows)
 
 
+def benchmark(part):
+    """Return a part of results/benchmark.json."""
+    return json.loads((sweeps.RESULTS / "benchmark.json").read_text())[part]
+
+
 def speed():
     """Return the ratios of the benchmark, and time and memory of one epoch of each script.
 
     Both sides of a ratio were measured under the conditions of their row.
     """
-    measured = json.loads((sweeps.RESULTS / "benchmark.json").read_text())
     seconds = {}
-    for one in measured["epoch_seconds"]:
+    for one in benchmark("epoch_seconds"):
         condition = (one["network"], one["threads"], one["beside_a_busy_process"])
         seconds.setdefault(condition, {})[one["kind"]] = one["seconds"]
-    whole = {(run["network"], run["threads"]): run for run in measured["one_epoch_run"]}
+    whole = {(run["network"], run["threads"]): run for run in benchmark("one_epoch_run")}
     rows = []
     for (name, threads, busy), kinds in sorted(seconds.items(), key=order_of_conditions):
         row = [TITLES[name], threads, "yes" if busy else "no", f"{kinds['ours']:.1f}"]
@@ -705,9 +708,8 @@ def speed():
 
 def full_runs():
     """Return time and memory of both scripts in full, and of the four variants side by side."""
-    measured = json.loads((sweeps.RESULTS / "benchmark.json").read_text())["full_run"]
     rows = []
-    for run in measured:
+    for run in benchmark("full_run"):
         rows.append([f"`{run['what']}`", f"{run['seconds'] / 60:.1f}", run["memory_mb"]])
     return table(["", "minutes", "peak memory, MB"], rows)
 
@@ -720,9 +722,8 @@ def order_of_conditions(item):
 
 def time_to_accuracy():
     """Return how soon short runs of bn and the tutorial's DataLoader pass two accuracies."""
-    measured = json.loads((sweeps.RESULTS / "benchmark.json").read_text())["time_to_accuracy"]
     rows = []
-    for one in measured:
+    for one in benchmark("time_to_accuracy"):
         name = f"`{one['what']}`"
         if one["what"] == "tutorial":
             name = "the tutorial's `DataLoader`, `bn_only`"

@@ -57,7 +57,7 @@ def test_committed_documents(project, capsys):
     for text in pages:  # a heading is no page's last line
         last = [line for line in text.splitlines() if line and "Homework 6" not in line][-1]
         assert last not in headings
-        assert not re.search(r"\d ?\n[%±]", text), "a figure is torn from its sign"
+        assert not re.search(r"\d ?\n[%±]|± ?\n\d", text), "a figure is torn from its sign"
 
 
 def test_a_marked_table_lies_on_its_side(project):
