@@ -421,7 +421,7 @@ def plot_wrong(path, title, model, data):
         ax.axis("off")
     for ax, i in zip(axes, wrong, strict=False):  # as many as there are places
         ax.imshow(images[i].numpy(force=True), cmap="gray_r")
-        ax.set_title(f"{labels[i]}→{predicted[i]}, {probability[i]:.0%}", fontsize=9)
+        ax.set_title(f"{labels[i]}→{predicted[i]}, {probability[i]:.0%}", fontsize=10.5)
     figure.savefig(path, dpi=220)
 
 

@@ -40,38 +40,34 @@ def jumps(losses):
 def rows_of(record):
     """Return the rows of a record, one per seed."""
     settings = record["hyperparameters"]
-    committed = ROOT / "plots" / f"q3_cnn_{record['variant']}.json"
-    same = committed.exists() and json.loads(committed.read_text())["hyperparameters"] == settings
     rows = []
     for seed in record["seeds"]:
         epochs = [epoch for epoch in record["epochs"] if epoch["seed"] == seed]
         if record["split"] != "validation" or len(epochs) < settings["epochs"]:
             sys.exit(f"{record['script']}, seed {seed}: not of held-out images, or not whole")
-        row = {"script": record["script"], "variant": record["variant"] if same else ""}
-        row |= settings | {"also": "", "loader": "now", "seed": seed}
-        row |= jumps([epoch["validation_loss"] for epoch in epochs])
         accuracies = [epoch["validation_accuracy"] for epoch in epochs]
+        losses = [epoch["validation_loss"] for epoch in epochs]
+        row = {"script": record["script"], "variant": record["variant"] or ""}
+        row |= settings | {"also": "", "loader": "now", "seed": seed} | jumps(losses)
         row |= {"accuracy": accuracies[-1], "last3": round(statistics.mean(accuracies[-3:]), 6)}
-        row["loss"] = round(epochs[-1]["validation_loss"], 7)
-        rows.append(row)
+        rows.append(row | {"loss": round(losses[-1], 7)})
     return rows
 
 
 def main(paths):
     there = read_runs()
-    key = [column for column in there[0] if column not in RESULTS]
-    known = {tuple(run[column] for column in key) for run in there}
-    new = []
     for path in paths:
         for row in rows_of(json.loads(path.read_text())):
-            values = tuple(row.get(column) for column in key)
-            if values in known:
+            run = dict.fromkeys(there[0]) | row
+            if any(all(run[key] == old[key] for key in run.keys() - RESULTS) for old in there):
                 sys.exit(f"{path}, seed {row['seed']}: this run is in runs.csv already")
-            known.add(values)
-            new.append({name: v if name in TEXTS else json.dumps(v) for name, v in row.items()})
-    with RUNS.open("a", newline="") as file:
-        csv.DictWriter(file, there[0], lineterminator="\n").writerows(new)
-    print(f"{len(new)} runs appended")
+            there.append(run)
+    with RUNS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, there[0], lineterminator="\n")
+        writer.writeheader()
+        for run in there:
+            texts = {key: "" if v is None else json.dumps(v) for key, v in run.items()}
+            writer.writerow(texts | {key: run[key] for key in TEXTS})
 
 
 if __name__ == "__main__":

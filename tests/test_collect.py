@@ -2,14 +2,9 @@
 
 import json
 import shutil
-import sys
-
-import pytest
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "experiments"))
 
 import collect
+import pytest
 
 SETTINGS = {"epochs": 5, "batch_size": 64, "lr": 0.4}
 LOSSES = [0.5, 0.4, 0.3, 0.2, 0.301]  # the last one is a jump
@@ -68,13 +63,3 @@ def test_test_set_and_unfinished_seeds_are_refused(write, change):
     with pytest.raises(SystemExit, match="not of held-out images, or not whole"):
         collect.main([write(**change)])
     assert collect.RUNS.read_text() == before
-
-
-def test_a_variant_is_named_where_the_settings_are_the_committed_ones(write, monkeypatch):
-    record = json.loads((ROOT / "plots" / "q3_cnn_bn.json").read_text())
-    for epoch in record["epochs"]:
-        epoch |= {f"validation_{key}": epoch[f"test_{key}"] for key in ("loss", "accuracy")}
-    record["split"] = "validation"
-    assert {row["variant"] for row in collect.rows_of(record)} == {"bn"}
-    record["hyperparameters"] = record["hyperparameters"] | {"lr": 9.0}
-    assert {row["variant"] for row in collect.rows_of(record)} == {""}

@@ -2,16 +2,12 @@
 
 import json
 import re
-import sys
-
-import pytest
-from conftest import ROOT
-from torch import nn
-
-sys.path.insert(0, str(ROOT / "experiments"))
 
 import collect
+import pytest
 import tables
+from conftest import ROOT
+from torch import nn
 
 import q2_mlp
 import q3_cnn
