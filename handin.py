@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["numpy", "pandas", "pypandoc-binary>=1.16,<1.18", "scipy", "typst>=0.14,<0.15"]
+# dependencies = ["numpy", "pypandoc-binary>=1.16,<1.18", "scipy", "typst>=0.14,<0.15"]
 # ///
 """Make what is handed in: the PDF of question 1 and the report, and the two scripts.
 
@@ -75,7 +75,7 @@ def check_tables():
 def to_typst(name, *options):
     """Return a Markdown document as Typst; no line ends between a figure and its % or ±."""
     text = re.sub(r"(?<=[\d,])\s(?=[%±])|(?<=±)\s(?=\d)", "\u00a0", read(name))
-    return pypandoc.convert_text(text, "typst", "gfm+smart+implicit_figures", options)
+    return pypandoc.convert_text(text, "typst", "gfm+smart", options)
 
 
 def make_pdf(first_page):

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torchvision
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 from torch import Generator, nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
@@ -48,7 +48,7 @@ EVAL_BATCH = 250  # images; for speed and memory: changes results by rounding on
 
 # ---------------------------------------------------------------- data
 class ImageDataset(TensorDataset):
-    """Images (N, 28, 28) uint8 and labels (N,) int64, fetched as whole batches, for speed."""
+    """Images (N, 28, 28) uint8 and labels (N,) int64; DataLoader gets whole batches, for speed."""
 
     def __getitems__(self, indices):
         """Return X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64."""
@@ -145,13 +145,13 @@ def test_loop(dataloader, model, loss_fn):
 
 def train(settings, seed, train_data, test_data):
     """Train one network; yield it after each epoch, with (loss, accuracy) in training and test."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # of the initial weights
     train_dataloader = DataLoader(
         train_data,
         settings["batch_size"],
         shuffle=True,
-        generator=Generator().manual_seed(seed),  # its own, so that evaluating changes nothing
-        collate_fn=tuple,  # a batch is fetched as a whole
+        generator=Generator().manual_seed(seed),  # each loader its own: neither disturbs the other
+        collate_fn=tuple,  # X and y come as a whole: nothing is left to stack
     )
     test_dataloader = DataLoader(test_data, EVAL_BATCH, generator=Generator(), collate_fn=tuple)
     model = NeuralNetwork().to(train_data.tensors[0].device)
@@ -168,7 +168,7 @@ def train_and_record(path, record, seed, train_data, test_data):
     """Train one network; record, save and print each epoch; return the network."""
     split = record["split"]
     start = time.perf_counter()
-    epochs = train(record["hyperparameters"], seed, train_data, test_data)
+    epochs = train(record["hyperparameters"], seed, train_data, test_data)  # each turn trains one
     for epoch, (model, train_metrics, test_metrics) in enumerate(epochs, start=1):
         place = f"seed {seed} epoch {epoch:2}"
         train_loss, train_accuracy = train_metrics
@@ -186,10 +186,10 @@ def train_and_record(path, record, seed, train_data, test_data):
         }
         record["epochs"].append(metrics)
         record["parameters"] = sum(p.numel() for p in model.parameters())
-        # Whole or not at all, and before the line is printed: nothing that was seen is ever lost.
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=1))
-        part.replace(path)
+        # Whole or not at all, and before the line is printed: an epoch that was seen is saved.
+        draft = path.with_suffix(".part")
+        draft.write_text(json.dumps(record, indent=1))
+        draft.replace(path)
         train_text = f"train loss {train_loss:.4f} accuracy {train_accuracy:7.2%}"
         test_text = f"{split} loss {test_loss:.4f} accuracy {test_accuracy:7.2%}"
         print(f"{place}  {train_text}  {test_text}  {metrics['seconds']:5.1f} s", flush=True)
@@ -217,7 +217,7 @@ def run(name, variant, title, settings, args, train_data, test_data):
         "epochs": [],
     }
     path = args.plots_dir / f"{name}.json"
-    print(f"{title} on {args.device}: {settings}")
+    print(f"{title} on {args.device}: {settings}", flush=True)
     try:
         for seed in args.seeds:
             model = train_and_record(path, record, seed, train_data, test_data)
@@ -243,8 +243,7 @@ def final_metrics(record):
 
 
 # ---------------------------------------------------------------- plots
-PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}")
-TICKS = [0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999]
+TICKS = [0.1, 0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999]  # far enough apart to be read
 
 
 def plot(path, title, curves, ticks=TICKS):
@@ -264,7 +263,8 @@ def plot(path, title, curves, ticks=TICKS):
     loss_ax.set(ylabel="average loss (nats)", yscale="log")
     loss_ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
     accuracy_ax.set(ylabel="accuracy (%)", yscale="logit")
-    accuracy_ax.yaxis.set(major_locator=FixedLocator(ticks), major_formatter=PERCENT)
+    accuracy_ax.yaxis.set_major_locator(FixedLocator(ticks))
+    accuracy_ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     for ax in (loss_ax, accuracy_ax):
         ax.set_xlabel("epoch (median and quartiles)" if len(record["seeds"]) > 1 else "epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -298,9 +298,9 @@ def parse(parser, settings, argv):
     if torch.accelerator.is_available():
         devices.insert(0, torch.accelerator.current_accelerator().type)
     parser.add_argument("--device", choices=devices, default=devices[0])
-    here = Path(__file__).resolve()
-    parser.add_argument("--data-dir", type=Path, default=here.with_name("data"))
-    parser.add_argument("--plots-dir", type=Path, default=here.with_name("plots"))
+    here = Path(__file__).resolve().parent
+    parser.add_argument("--data-dir", type=Path, default=here / "data")
+    parser.add_argument("--plots-dir", type=Path, default=here / "plots")
     args = parser.parse_args(argv)
     for key, (lowest, highest) in LIMITS.items():
         value = getattr(args, key)

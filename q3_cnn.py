@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 from torch import Generator, nn
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
@@ -44,9 +44,9 @@ BASE = {
     "epochs": 17,  # these three are those of question 2
     "batch_size": 64,
     "lr": 0.2,  # constant, or the peak of the one-cycle schedule
-    "one_cycle": False,
-    "batch_norm": False,
-    "weight_decay": 0.0,
+    "one_cycle": False,  # the rate rises to lr for 30 % of all steps, then falls to almost 0
+    "batch_norm": False,  # after every ReLU
+    "weight_decay": 0.0,  # this times each parameter is added to its gradient
     "dropout": 0.0,  # probability, before both linear layers
     "affine": 0.0,  # strength of the random affine augmentation
     "deskew": False,  # digits are moved to the middle and straightened
@@ -75,7 +75,7 @@ TITLES = {
 }
 LIMITS = {  # the lowest and the highest value that a flag takes
     "epochs": (1, 10_000),
-    "batch_size": (2, 10_000),  # batch norm can't train on one image
+    "batch_size": (2, 10_000),  # batch norm can't train on one image; no last batch has just one
     "lr": (1e-6, 1000),
     "weight_decay": (0, 1),
     "dropout": (0, 0.99),
@@ -88,7 +88,7 @@ EVAL_BATCH = 250  # images; for speed and memory: changes results by rounding on
 
 # ---------------------------------------------------------------- data
 class ImageDataset(TensorDataset):
-    """Images (N, 28, 28) uint8 and labels (N,) int64, fetched as whole batches, for speed."""
+    """Images (N, 28, 28) uint8 and labels (N,) int64; DataLoader gets whole batches, for speed."""
 
     def __getitems__(self, indices):
         """Return X (B, 1, 28, 28) float32 in [0, 1], as ToTensor makes it, and y (B,) int64."""
@@ -126,7 +126,7 @@ def load_data(data_dir, validate, device):
 
 # ---------------------------------------------------------------- model
 class Deskew(nn.Module):
-    """Each digit of X (B, 1, 28, 28) in the middle and upright, by LeCun and others (1998)."""
+    """Each digit of X (B, 1, 28, 28) in the middle and upright, as LeCun and others (1998) did."""
 
     def forward(self, X):
         # Where the middles of the pixels are, as affine_grid counts: the image is from -1 to 1.
@@ -158,7 +158,8 @@ class RandomAffine(nn.Module):
     def forward(self, X):
         if not self.training:
             return X
-        # Uniform, for each of the six coefficients; a strength of 0.1 moves corners by up to 4 px.
+        # A map for each image, where torchvision's RandomAffine has one for a batch: uniform noise
+        # on its six coefficients. A strength of 0.1 moves corners by up to 4.2 px in x and in y.
         noise = self.strength * (2 * torch.rand(len(X), 2, 3, device=X.device) - 1)
         theta = torch.eye(2, 3, device=X.device) + noise
         grid = F.affine_grid(theta, X.shape, align_corners=False)
@@ -198,10 +199,11 @@ class NeuralNetwork(nn.Module):
         X = self.prepare(X)
         if self.training or not self.average_shifts:
             return self.stack(X)
-        # The image and its shifts by a pixel, one after another: all at once need more memory.
+        # The image and its shifts by a pixel (after Deskew, which would undo them), one after
+        # another: all at once need more memory. Normalize has made the background another than 0.
         X = F.pad(X, (1, 1, 1, 1), mode="replicate")
         corners = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
-        return sum(self.stack(X[:, :, i : i + 28, j : j + 28]) for i, j in corners) / 5
+        return sum(self.stack(X[:, :, i : i + 28, j : j + 28]) for i, j in corners) / len(corners)
 
 
 # ---------------------------------------------------------------- training
@@ -247,14 +249,14 @@ def test_loop(dataloader, model, loss_fn):
 
 def train(settings, seed, train_data, test_data):
     """Train one network; yield it after each epoch, with (loss, accuracy) in training and test."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # of the initial weights, dropout and the affine maps
     train_dataloader = DataLoader(
         train_data,
         settings["batch_size"],
         shuffle=True,
         drop_last=settings["drop_last"],
-        generator=Generator().manual_seed(seed),  # its own, so that evaluating changes nothing
-        collate_fn=tuple,  # a batch is fetched as a whole
+        generator=Generator().manual_seed(seed),  # each loader its own: neither disturbs the other
+        collate_fn=tuple,  # X and y come as a whole: nothing is left to stack
     )
     test_dataloader = DataLoader(test_data, EVAL_BATCH, generator=Generator(), collate_fn=tuple)
     device = train_data.tensors[0].device
@@ -281,7 +283,7 @@ def train_and_record(path, record, seed, train_data, test_data):
     """Train one network; record, save and print each epoch; return the network."""
     split = record["split"]
     start = time.perf_counter()
-    epochs = train(record["hyperparameters"], seed, train_data, test_data)
+    epochs = train(record["hyperparameters"], seed, train_data, test_data)  # each turn trains one
     for epoch, (model, train_metrics, test_metrics) in enumerate(epochs, start=1):
         place = f"seed {seed} epoch {epoch:2}"
         train_loss, train_accuracy = train_metrics
@@ -301,11 +303,11 @@ def train_and_record(path, record, seed, train_data, test_data):
         record["parameters"] = sum(p.numel() for p in model.parameters())
         if epoch == record["hyperparameters"]["epochs"]:
             wrong = predict(model, test_data).argmax(1) != test_data.tensors[1]
-            record["wrong"][seed] = wrong.nonzero().flatten().tolist()
-        # Whole or not at all, and before the line is printed: nothing that was seen is ever lost.
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=1))
-        part.replace(path)
+            record["wrong"][seed] = wrong.nonzero().flatten().tolist()  # their places in the data
+        # Whole or not at all, and before the line is printed: an epoch that was seen is saved.
+        draft = path.with_suffix(".part")
+        draft.write_text(json.dumps(record, indent=1))
+        draft.replace(path)
         train_text = f"train loss {train_loss:.4f} accuracy {train_accuracy:7.2%}"
         test_text = f"{split} loss {test_loss:.4f} accuracy {test_accuracy:7.2%}"
         print(f"{place}  {train_text}  {test_text}  {metrics['seconds']:5.1f} s", flush=True)
@@ -334,7 +336,7 @@ def run(name, variant, title, settings, args, train_data, test_data):
         "wrong": {},
     }
     path = args.plots_dir / f"{name}.json"
-    print(f"{title} on {args.device}: {settings}")
+    print(f"{title} on {args.device}: {settings}", flush=True)
     try:
         for seed in args.seeds:
             model = train_and_record(path, record, seed, train_data, test_data)
@@ -363,14 +365,30 @@ def final_metrics(record):
 def predict(model, data):
     """Return the probabilities (N, 10) that the model gives to the digits."""
     model.eval()
-    dataloader = DataLoader(data, EVAL_BATCH, collate_fn=tuple)
+    dataloader = DataLoader(data, EVAL_BATCH, generator=Generator(), collate_fn=tuple)
     return torch.cat([model(X).softmax(1) for X, _ in dataloader])
 
 
+def load_records(args, all_settings):
+    """Return the records of all variants, if all are whole and of these settings and seeds."""
+    records = {}
+    for variant, settings in all_settings.items():
+        path = args.plots_dir / f"q3_cnn_{variant}.json"
+        try:
+            record = json.loads(path.read_text())
+            whole = len(record["epochs"]) == settings["epochs"] * len(args.seeds)
+            same = record["hyperparameters"] == settings and record["seeds"] == args.seeds
+        except (OSError, ValueError, KeyError, TypeError):  # not there, or of another layout
+            return None
+        if not (whole and same):
+            return None
+        records[variant] = record
+    return records
+
+
 # ---------------------------------------------------------------- plots
-PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}")
-TICKS = [0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999]
-CLOSE_TICKS = [0.1, 0.5, 0.9, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.998]
+TICKS = [0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999]  # far enough apart to be read
+CLOSE_TICKS = [0.1, 0.5, 0.9, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.998]  # in the comparison
 
 
 def plot(path, title, curves, ticks=TICKS):
@@ -390,7 +408,8 @@ def plot(path, title, curves, ticks=TICKS):
     loss_ax.set(ylabel="average loss (nats)", yscale="log")
     loss_ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
     accuracy_ax.set(ylabel="accuracy (%)", yscale="logit")
-    accuracy_ax.yaxis.set(major_locator=FixedLocator(ticks), major_formatter=PERCENT)
+    accuracy_ax.yaxis.set_major_locator(FixedLocator(ticks))
+    accuracy_ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     for ax in (loss_ax, accuracy_ax):
         ax.set_xlabel("epoch (median and quartiles)" if len(record["seeds"]) > 1 else "epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -409,7 +428,7 @@ def quartiles(record, key):
 
 
 def plot_wrong(path, title, model, data):
-    """Draw the digits, 48 at most, that are wrong, the most confident first."""
+    """Draw the digits, 48 at most, that the model misreads, the most confident guess first."""
     images, labels = data.tensors
     probability, predicted = predict(model, data).max(1)
     wrong = (predicted != labels).nonzero().flatten()
@@ -441,9 +460,9 @@ def parse(parser, settings, argv):
     if torch.accelerator.is_available():
         devices.insert(0, torch.accelerator.current_accelerator().type)
     parser.add_argument("--device", choices=devices, default=devices[0])
-    here = Path(__file__).resolve()
-    parser.add_argument("--data-dir", type=Path, default=here.with_name("data"))
-    parser.add_argument("--plots-dir", type=Path, default=here.with_name("plots"))
+    here = Path(__file__).resolve().parent
+    parser.add_argument("--data-dir", type=Path, default=here / "data")
+    parser.add_argument("--plots-dir", type=Path, default=here / "plots")
     args = parser.parse_args(argv)
     for key, (lowest, highest) in LIMITS.items():
         value = getattr(args, key)
@@ -466,29 +485,18 @@ def parse(parser, settings, argv):
     return args
 
 
-def load_records(args, all_settings):
-    """Return the records of all variants, if all are whole and of these settings and seeds."""
-    records = {}
-    for variant, settings in all_settings.items():
-        path = args.plots_dir / f"q3_cnn_{variant}.json"
-        record = json.loads(path.read_text()) if path.exists() else {}
-        whole = len(record.get("epochs", [])) == settings["epochs"] * len(args.seeds)
-        if not whole or record["hyperparameters"] != settings or record["seeds"] != args.seeds:
-            return None
-        records[variant] = record
-    return records
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(description=f"Train a CNN on MNIST: {HYPERPARAMETERS}")
     parser.add_argument("--variant", choices=[*HYPERPARAMETERS, "all"], default="all")
     args = parse(parser, BASE, argv)
-    given = {key: value for key, value in vars(args).items() if key in BASE and value is not None}
+    given = {key: getattr(args, key) for key in BASE if getattr(args, key) is not None}
     all_settings = {variant: row | given for variant, row in HYPERPARAMETERS.items()}
+    variants = list(all_settings) if args.variant == "all" else [args.variant]
     train_data, test_data = load_data(args.data_dir, args.validate, args.device)
     with matplotlib.style.context("default"):  # not those of the user's own matplotlibrc
-        for variant in all_settings if args.variant == "all" else [args.variant]:
-            name, title = f"q3_cnn_{variant}", f"Q3 {TITLES[variant]}"
+        for variant in variants:
+            name = f"q3_cnn_{variant}"
+            title = f"Q3 {TITLES[variant]}"
             settings = all_settings[variant]
             model = run(name, variant, title, settings, args, train_data, test_data)
             if variant == "bn":
@@ -497,7 +505,7 @@ def main(argv=None):
                 print(f"wrote {path}")
         records = load_records(args, all_settings)
         if records:
-            curves = {TITLES[name]: (record, args.split) for name, record in records.items()}
+            curves = {TITLES[variant]: (record, args.split) for variant, record in records.items()}
             title = f"Q3: the four CNNs on the {args.split} images, seeds: {len(args.seeds)}"
             path = args.plots_dir / "q3_cnn_comparison.png"
             plot(path, title, curves, CLOSE_TICKS)
