@@ -1,547 +1,329 @@
-"""What batch norm does inside the CNN, judged on the 10,000 held-out training images.
+"""What batch norm does inside the CNN of question 3. Three parts, each named to be run:
 
-    python experiments/inside.py                    the parts, and how many runs are missing
-    python experiments/inside.py rates              train what results/inside.json does not have
-    python experiments/inside.py rates epochs --workers 2
+    python experiments/inside.py apart        batch norm taken apart, at several constant rates
+    python experiments/inside.py curvature    the largest curvature of the loss, and its direction
+    python experiments/inside.py layers       what the layers receive, and its picture, layers.png
 
-rates: batch norm taken apart, in the network of (b), for one epoch at several constant rates.
-epochs: the same networks at the rate of (b), for as many epochs as (b) has. Both also give the
-held-out loss before the last step of an epoch, whose batch of 16 images moves a network far.
-curvature: the largest curvature of the loss before training and in the first 200 steps, in which
-layer it lies, and how much of each layer's input lies in one direction.
-statistics: the held-out loss of networks with batch norm, by what stands for the mean and the
-variance when they are evaluated.
-silent: in which recipes of (d) channels die.
-
-results/inside.json has a line per run. A run is known by its part, settings and seed: an
-interrupted part goes on where it was. Losses are means over samples in nats, accuracies fractions;
-both are null where the loss is not finite. The test set is never read.
+The first two write into results/inside.json, the third into results/layers.json, and train only
+what is missing there. Losses are means in nats, accuracies fractions, null where the loss is not
+finite. The first two train on 50,000 images and judge on the 10,000 held out, the third trains on
+all 60,000. The test set is never read.
 """
 
 import argparse
-import contextlib
 import copy
+import itertools
 import json
-import math
-import os
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
+import matplotlib.style
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.optim.swa_utils import update_bn
-from torchvision.transforms import Normalize
-from tqdm import tqdm
+from matplotlib.figure import Figure
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+from torch import Generator, nn
+from torch.optim.lr_scheduler import ConstantLR
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "experiments" / "results" / "inside.json"
 sys.path.insert(0, str(ROOT))  # for the script
 import q3_cnn  # noqa: E402
 
-RATE = 0.2  # these three are those of (b)
-EPOCHS = 17
-BATCH_SIZE = 64
-EVAL_BATCH = q3_cnn.EVAL_BATCH
+INSIDE = ROOT / "experiments" / "results" / "inside.json"
+LAYERS = ROOT / "experiments" / "results" / "layers.json"
+SEEDS = {"apart": range(5), "curvature": range(3), "layers": range(10)}
+KINDS = ["none", "centred", "scaled", "both", "before", "pixels", "kaiming"]
+STEPS = [25, 50, 100, 200]  # after which curvature looks; an epoch has 782
+PROBE = 1000  # training images: with 500, single images move the curvature of batch norm by half
+NAMES = ["conv 1", "conv 2", "linear 1", "linear 2"]  # the layers, in the order of the network
+EDGES = np.linspace(-3, 7, 51)  # of the bins for the histograms of what layers receive
+PICTURED = {"base": "(b)", "bn_only": "(b) with batch norm"}  # the variants with histograms
+BATCH_SIZE = q3_cnn.BASE["batch_size"]
 loss_fn = nn.CrossEntropyLoss()
 
 
 # ---------------------------------------------------------------- batch norm taken apart
-def per_channel(vector, X):
-    """Return a vector (C,) in a shape that multiplies the channels of X (B, C, ...)."""
-    return vector.view(-1, *[1] * (X.dim() - 2))
+class HalfBatchNorm(nn.Module):
+    """Half of batch norm: X less the mean of each channel, or over its standard deviation.
 
-
-class Centred(nn.Module):
-    """Batch norm without the division: X (B, C, ...) less the mean of each channel.
-
-    As in batch norm, the mean is the batch's in training, a running average in evaluation, and
-    each channel has a learnt scale and shift.
+    kind is "centred" or "scaled"; X is (B, C) or (B, C, H, W), shape (C,) or (C, 1, 1). As in batch
+    norm, mean and variance are the batch's in training, running averages in evaluation, and each
+    channel has a learnt scale and shift. Scaled, the mean stays in, but the deviation is from it.
     """
 
-    def __init__(self, channels):
+    def __init__(self, kind, *shape):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
+        self.kind = kind
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("running_mean", torch.zeros(shape))
+        self.register_buffer("running_var", torch.ones(shape))
 
     def forward(self, X):
-        mean = self.running_mean
+        mean, var = self.running_mean, self.running_var
         if self.training:
-            mean = X.mean([0, *range(2, X.dim())])
-            self.running_mean.lerp_(mean.detach(), 0.1)  # the momentum of nn.BatchNorm
-        centred = X - per_channel(mean, X)
-        return per_channel(self.weight, X) * centred + per_channel(self.bias, X)
-
-
-class Scaled(nn.Module):
-    """Batch norm without the subtraction: X (B, C, ...) over the standard deviation per channel.
-
-    The deviation is from the mean, which stays in; everything else is as in batch norm.
-    """
-
-    def __init__(self, channels):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, X):
-        var = self.running_var
-        if self.training:
-            var = X.var([0, *range(2, X.dim())], correction=0)
+            dims = [0, *range(2, X.dim())]
+            mean = X.mean(dims, keepdim=True)[0]
+            var = X.var(dims, correction=0, keepdim=True)[0]
             n = X.numel() / X.shape[1]
-            self.running_var.lerp_(var.detach() * n / (n - 1), 0.1)  # unbiased, as nn.BatchNorm's
-        scale = self.weight / (var + 1e-5).sqrt()
-        return per_channel(scale, X) * X + per_channel(self.bias, X)
-
-
-KINDS = {
-    "none": "the network of (b)",
-    "centred": "Centred after every ReLU",
-    "scaled": "Scaled after every ReLU",
-    "both": "batch norm after every ReLU, the network of bn_only",
-    "before": "batch norm before every ReLU",
-    "pixels": "the network of (b), its pixels centred and scaled",
-    "kaiming": "the network of (b), initialised as He et al. (2015) do for ReLU",
-}
-NORMS = {
-    "centred": (Centred, Centred),
-    "scaled": (Scaled, Scaled),
-    "both": (nn.BatchNorm2d, nn.BatchNorm1d),
-    "before": (nn.BatchNorm2d, nn.BatchNorm1d),
-}
+            self.running_mean.lerp_(mean.detach(), 0.1)  # the momentum of nn.BatchNorm
+            self.running_var.lerp_(var.detach() * n / (n - 1), 0.1)  # unbiased, as there
+        if self.kind == "centred":
+            return self.weight * (X - mean) + self.bias
+        return self.weight / (var + 1e-5).sqrt() * X + self.bias
 
 
 def network(kind, seed):
-    """Return the CNN of the sheet, X (B, 1, 28, 28) to logits (B, 10), with that normalisation."""
-    norm2d, norm1d = NORMS.get(kind, (nn.Identity, nn.Identity))
+    """Return the CNN of (b), X (B, 1, 28, 28) to logits (B, 10), with a normalisation of KINDS.
 
-    def activation(norm):
-        return [norm, nn.ReLU()] if kind == "before" else [nn.ReLU(), norm]
-
+    centred, scaled: half of batch norm after every ReLU; both: all of it. before: batch norm before
+    every ReLU. pixels: of the pixels alone. kaiming: initialised as He and others (2015) do.
+    """
     torch.manual_seed(seed)
-    model = nn.Sequential(
-        Normalize([0.1307], [0.3081]) if kind == "pixels" else nn.Identity(),
-        nn.Conv2d(1, 20, kernel_size=4, stride=1),
-        *activation(norm2d(20)),
-        nn.Conv2d(20, 20, kernel_size=4, stride=2),
-        *activation(norm2d(20)),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(20 * 5 * 5, 250),
-        *activation(norm1d(250)),
-        nn.Linear(250, 10),
-    )
-    if kind == "kaiming":
-        for layer in layers(model).values():
+    changes = {"batch_norm": kind in ("both", "before"), "normalize": kind == "pixels"}
+    model = q3_cnn.NeuralNetwork(q3_cnn.BASE | changes)
+    stack = model.stack
+    for i, layer in enumerate(list(stack)):
+        if isinstance(layer, nn.ReLU):
+            shape = (20, 1, 1) if i < 5 else (250,)
+            if kind in ("centred", "scaled"):
+                stack[i + 1] = HalfBatchNorm(kind, *shape)
+            elif kind == "before":
+                stack[i], stack[i + 1] = stack[i + 1], layer
+        elif kind == "kaiming" and isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     return model.to(memory_format=torch.channels_last)
 
 
-def layers(model):
-    """Return the layers with weights, from the first to the last, by name."""
-    found = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    return dict(zip(q3_cnn.LAYERS, found, strict=True))
+def begin(train_data, kind, rate, seed):
+    """Return a network, the batches of an epoch, and a function that trains on some of these.
 
-
-# ---------------------------------------------------------------- rates, epochs
-def sgd(model, rate):
-    """Return plain SGD and a schedule that stays at the rate, as train_loop wants them."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
-
-
-def finite(figures):
-    """Return a dictionary of numbers as the JSON has them: null for what is not finite."""
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
-
-
-def metrics(part, loss, accuracy):
-    """Return both as the JSON has them: null if the loss is not finite."""
-    if not math.isfinite(loss):
-        accuracy = math.nan
-    return finite({f"{part}_loss": loss, f"{part}_accuracy": accuracy})
-
-
-def watched(loader, model, test_data, before_last):
-    """Yield the batches; append the held-out (loss, accuracy) before a last, smaller one to a list.
-
-    Ends after the first batch on which the loss is not finite, since it will not return.
+    All as q3_cnn.train has it for (b); the function returns what q3_cnn.train_loop does.
     """
-    for X, y in loader:
-        if len(y) < BATCH_SIZE:
-            batches = q3_cnn.batches(test_data, EVAL_BATCH)
-            before_last.append(q3_cnn.test_loop(batches, model, loss_fn))
-            model.train()
-        diverged = not all(parameter.isfinite().all() for parameter in model.parameters())
-        yield X, y
-        if diverged:
-            return
+    model = network(kind, seed)
+    order = Generator().manual_seed(seed)
+    batches = DataLoader(train_data, BATCH_SIZE, shuffle=True, generator=order, collate_fn=tuple)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    scheduler = ConstantLR(optimizer, factor=1)
+    more = {"model": model, "loss_fn": loss_fn, "optimizer": optimizer, "scheduler": scheduler}
+    return model, iter(batches), partial(q3_cnn.train_loop, **more)
 
 
-def train(number, job, train_data, test_data):
-    """Train for a number of epochs; return the figures of each, up to where the loss diverges."""
-    model = network(job["kind"], job["seed"])
-    generator = torch.Generator().manual_seed(job["seed"])
-    optimizer, scheduler = sgd(model, job["rate"])
-    epochs = []
-    for epoch in range(1, number + 1):
-        before_last = []
-        loader = q3_cnn.batches(train_data, BATCH_SIZE, generator)
-        loader = watched(loader, model, test_data, before_last)
-        trained = q3_cnn.train_loop(loader, model, loss_fn, optimizer, scheduler)
-        tested = q3_cnn.test_loop(q3_cnn.batches(test_data, EVAL_BATCH), model, loss_fn)
-        figures = {"epoch": epoch} | metrics("train", *trained) | metrics("validation", *tested)
-        for one in before_last:
-            figures |= metrics("before_last", *one)
-        epochs.append(figures)
-        if not math.isfinite(trained[0]):
-            break
-    return {"epochs": epochs}
+def judge(model, test_data):
+    """Return the accuracy on held-out images, None if the loss is not finite."""
+    dataloader = DataLoader(test_data, q3_cnn.EVAL_BATCH, collate_fn=tuple)
+    loss, accuracy = q3_cnn.test_loop(dataloader, model, loss_fn)
+    return accuracy if np.isfinite(loss) else None
+
+
+def train_apart(train_data, test_data, kind, rate, seed):
+    """Train for an epoch; return train loss and accuracy, this also before the last batch."""
+    model, batches, train = begin(train_data, kind, rate, seed)
+    last = len(train_data) % BATCH_SIZE  # images: 16 of 50,000, whose step moves a network far
+    before = len(train_data) - last
+    loss, _ = train(itertools.islice(batches, before // BATCH_SIZE))
+    accuracy = judge(model, test_data)
+    last_loss, _ = train(batches)
+    return {
+        "train_loss": (loss * before + last_loss * last) / len(train_data),
+        "before_last_accuracy": accuracy,
+        "validation_accuracy": judge(model, test_data),
+    }
 
 
 # ---------------------------------------------------------------- curvature
-PROBE = 1000  # training images: with 500, single images move the curvature of batch norm by half
-PATCH_IMAGES = 200  # of these for the inputs of the convolutions: each has hundreds of patches
-
-
-def hessian_product(model, X, y):
-    """Return the function that multiplies the loss's Hessian by a vector (P,).
+def hessian(model, X, y):
+    """Return the Hessian (P, P) of the loss, as what it makes of a vector (P,).
 
     P is the number of parameters, in the order of model.parameters(). The Hessian times v is the
     gradient of (gradient · v) (Pearlmutter, 1994).
     """
     parameters = list(model.parameters())
-    loss = loss_fn(model(X), y)
-    gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+    gradients = torch.autograd.grad(loss_fn(model(X), y), parameters, create_graph=True)
     gradient = torch.cat([part.flatten() for part in gradients])
 
-    def product(vector):
-        parts = torch.autograd.grad(
-            gradient, parameters, vector, retain_graph=True, materialize_grads=True
-        )
-        return torch.cat([part.flatten() for part in parts])
+    def product(v):
+        along = gradient @ torch.from_numpy(v)
+        parts = torch.autograd.grad(along, parameters, retain_graph=True, materialize_grads=True)
+        return torch.cat([part.flatten() for part in parts]).numpy()
 
-    return product
+    return LinearOperator((len(gradient), len(gradient)), product, dtype=np.float32)
 
 
-def largest_eigenvalue(product, start, tolerance=0.05, max_steps=40):
-    """Return the largest eigenvalue of a symmetric matrix, its eigenvector (P,) and a residual.
+def sharpest(matrix, tolerance=0.05):
+    """Return the largest eigenvalue λ of a symmetric matrix (P, P), and its eigenvector v (P,).
 
-    Largest means most positive: a negative one may be larger by absolute value. Lanczos iteration
-    from the vector `start` (P,), made orthogonal in full (Golub, Van Loan, Matrix Computations,
-    chapter on the symmetric Lanczos process). Stops once the residual |A v - λ v|, which bounds
-    the distance to an eigenvalue, is below the tolerance, as a share of |λ|.
+    Largest means most positive: a negative one may be larger by absolute value. By the restarted
+    Lanczos iteration of ARPACK, until the residual |A v - λ v| is below the tolerance, times |λ|.
     """
-    basis = [start / start.norm()]
-    diagonal = []
-    beside = []
-    for _ in range(max_steps):
-        new = product(basis[-1])
-        if not new.isfinite().all():
-            return math.nan, torch.full_like(start, math.nan), math.nan
-        diagonal.append(new @ basis[-1])
-        Q = torch.stack(basis)
-        for _ in range(2):  # once leaves rounding errors, which grow from step to step
-            new = new - Q.T @ (Q @ new)
-        T = torch.diag(torch.stack(diagonal))
-        if beside:
-            T = T + torch.diag(torch.stack(beside), 1) + torch.diag(torch.stack(beside), -1)
-        values, vectors = torch.linalg.eigh(T.double())
-        residual = new.norm() * vectors[-1, -1].abs()
-        if residual <= tolerance * values[-1].abs():
-            break
-        beside.append(new.norm())
-        basis.append(new / new.norm())
-    return values[-1].item(), Q.T @ vectors[:, -1].float(), residual.item()
+    start = torch.randn(matrix.shape[0], generator=Generator().manual_seed(0)).numpy()
+    # ncv: vectors kept; scipy's 20 would double the time, since 5 to 10 products are enough.
+    values, vectors = eigsh(matrix, k=1, which="LA", v0=start, tol=tolerance, ncv=8)
+    return values[0].item(), torch.from_numpy(vectors[:, 0])
 
 
-@torch.no_grad()
-def layer_inputs(model, X):
-    """Return what each layer multiplies by a row of its weights, (rows, inputs), by its name."""
-    inputs = {}
-    handles = []
+def look(model, train_data):
+    """Return the largest curvature of the loss, and the share of its direction along the mean.
 
-    def keep(name, layer, args):
-        rows = args[0]
-        if isinstance(layer, nn.Conv2d):
-            patches = F.unfold(rows[:PATCH_IMAGES], layer.kernel_size, stride=layer.stride)
-            rows = patches.transpose(1, 2).flatten(0, 1)
-        inputs[name] = rows
-
-    for name, layer in layers(model).items():
-        handles.append(layer.register_forward_pre_hook(partial(keep, name)))
-    model(X)
-    for handle in handles:
-        handle.remove()
-    return inputs
-
-
-def layer_figures(model, inputs, eigenvector):
-    """Return for each layer what its input and its part of the sharpest direction look like.
-
-    input_eigenvalue: the largest of the second moment E[x xᵀ] of its input x; input_share: its
-    share of the sum of all. vector_share: the squared length of the eigenvector (P,) of the loss
-    that lies in the layer; mean_share: of the part in its weights, that along the mean of x. By
-    chance this would be 1 / (number of inputs).
-    """
-    parts = eigenvector.split([parameter.numel() for parameter in model.parameters()])
-    parts = dict(zip(model.parameters(), parts, strict=True))
-    figures = {}
-    for name, layer in layers(model).items():
-        rows = inputs[name].double()
-        values = torch.linalg.eigvalsh(rows.T @ rows / len(rows))
-        mean = rows.mean(0)
-        weights = parts[layer.weight].view(layer.weight.shape[0], -1).double()
-        along = (weights @ mean).square().sum() / mean.square().sum()
-        figures[name] = finite(
-            {
-                "input_eigenvalue": values[-1].item(),
-                "input_share": (values[-1] / values.sum()).item(),
-                "vector_share": sum(parts[p].square().sum().item() for p in layer.parameters()),
-                "mean_share": (along / weights.square().sum()).item(),
-            }
-        )
-    return figures
-
-
-def look(model, train_data, start_seed=0):
-    """Return the largest curvature of the loss and the figures of the layers.
-
-    In training mode, on a copy: with the statistics of these images, and no running average moves.
+    That is: of the squared length of the direction in the weights of linear 1, the share along the
+    mean of the layer's input, which has 500 numbers; a random direction would have 1 / 500. In
+    training mode, on a copy: with the statistics of these images, and no running average moves.
     """
     model = copy.deepcopy(model).train()
-    data = [part[:PROBE] for part in train_data]
-    X, y = next(iter(q3_cnn.batches(data, PROBE)))
-    product = hessian_product(model, X, y)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    start = torch.randn(size, generator=torch.Generator().manual_seed(start_seed))
-    curvature, eigenvector, residual = largest_eigenvalue(product, start)
-    figures = layer_figures(model, layer_inputs(model, X), eigenvector)
-    return finite({"curvature": curvature, "residual": residual}) | {"layers": figures}
+    images, labels = train_data[:PROBE]
+    X = images.unsqueeze(1) / 255
+    curvature, vector = sharpest(hessian(model, X, labels))
+    index = next(i for i, layer in enumerate(model.stack) if isinstance(layer, nn.Linear))
+    mean = model.stack[:index](model.prepare(X)).mean(0)
+    nn.utils.vector_to_parameters(vector, model.parameters())  # the copy becomes the direction
+    weight = model.stack[index].weight
+    along = (weight @ mean).square().sum() / mean.square().sum()
+    return curvature, (along / weight.square().sum()).item()
 
 
-def follow(job, train_data, test_data):
-    """Train and look() after each of the job's numbers of steps, up to where the loss diverges."""
-    model = network(job["kind"], job["seed"])
-    generator = torch.Generator().manual_seed(job["seed"])
-    optimizer, scheduler = sgd(model, job["rate"])
-    loader = iter(q3_cnn.batches(train_data, BATCH_SIZE, generator))
-    points = []
+def follow(train_data, kind, rate, seed):
+    """Train and look() after each of STEPS, or once if the rate is 0; return the highest look."""
+    model, batches, train = begin(train_data, kind, rate, seed)
+    found = {"step": None, "curvature": None, "mean_share": None}
     done = 0
-    for step in job["steps"]:
-        trained = {}
-        if step > done:
-            some = islice(loader, step - done)
-            loss, accuracy = q3_cnn.train_loop(some, model, loss_fn, optimizer, scheduler)
-            if not math.isfinite(loss):
-                break
-            trained = metrics("train", loss, accuracy)
+    for step in STEPS if rate else [0]:
+        if step:
+            found["train_loss"], _ = train(itertools.islice(batches, step - done))
             done = step
-        points.append({"step": step} | trained | look(model, train_data))
-    return {"points": points}
+        try:
+            curvature, share = look(model, train_data)
+        except ArpackError:  # the network has diverged: its Hessian is not finite
+            break
+        if found["curvature"] is None or curvature > found["curvature"]:
+            found |= {"step": step, "curvature": curvature, "mean_share": share}
+    return found
 
 
-# ---------------------------------------------------------------- statistics
-AVERAGED = 5000  # training images for the fresh averages, in batches of EVAL_BATCH
+# ---------------------------------------------------------------- layers
+@torch.no_grad()
+def receive(model, X, with_counts):
+    """Return what each layer receives of X, and how many channels are dead.
 
-
-def with_batch_statistics(model):
-    """Return a copy that, in evaluation too, takes mean and variance from the batch it is given."""
-    model = copy.deepcopy(model)
-    for layer in model.modules():
+    never_fires counts the channels that a ReLU leaves at zero at every place of every image,
+    low_variance those of hardly any running variance; both by the name of the layer before.
+    """
+    inputs, never_fires, low_variance = {}, {}, {}
+    names = iter(NAMES)
+    X = model.prepare(X)
+    for layer in model.stack:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            name = next(names)
+            inputs[name] = {"mean": X.mean().item(), "standard_deviation": X.std().item()}
+            if with_counts:  # the outermost bins count what lies outside
+                values = X.clamp(EDGES[0], EDGES[-1]).numpy()
+                inputs[name]["counts"] = np.histogram(values, EDGES)[0].tolist()
+        X = layer(X)
+        if isinstance(layer, nn.ReLU):
+            fires = (X > 0).transpose(0, 1).flatten(1).any(1)
+            never_fires[name] = (~fires).sum().item()
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            layer.running_mean = None
-            layer.running_var = None
-    return model
+            low_variance[name] = (layer.running_var < 1e-4).sum().item()
+    return inputs, never_fires, low_variance
 
 
-def with_fresh_averages(model, train_data, affine):
-    """Return a copy with the averages of training images under the weights of this moment.
+def train_layers(train_data, variant, seed):
+    """Train a variant as q3_cnn.py does; return what its layers receive before and after.
 
-    They weigh all batches alike. affine is the strength of the random maps of the images, 0 for
-    none. The network should have no dropout, which would be on.
+    Before training of 500 images as one batch: batch norm uses the statistics of that batch, as in
+    training, but nothing is dropped or distorted. After it of 2,000, as in evaluation.
     """
-    model = copy.deepcopy(model)
-    loader = q3_cnn.batches([part[:AVERAGED] for part in train_data], EVAL_BATCH)
-    with torch.random.fork_rng(devices=[]):  # the training that goes on draws from it too
-        torch.manual_seed(0)
-        if affine:
-            loader = q3_cnn.augment(loader, affine)
-        update_bn(loader, model)
-    return model
+    settings = q3_cnn.HYPERPARAMETERS[variant]
+    with_counts = variant in PICTURED and seed == 0
+    some = q3_cnn.ImageDataset(*train_data[:2000])
+    X = some.tensors[0].unsqueeze(1) / 255
+    torch.manual_seed(seed)  # the network that this training begins with
+    untrained = q3_cnn.NeuralNetwork(settings | {"dropout": 0.0, "affine": 0.0})
+    start, _, _ = receive(untrained, X[:500], with_counts)
+    epochs = list(q3_cnn.train(settings, seed, train_data, some))
+    model, _, _ = epochs[-1]
+    end, never_fires, low_variance = receive(model.eval(), X, with_counts)
+    return {"start": start, "end": end, "never_fires": never_fires, "low_variance": low_variance}
 
 
-def judge(model, train_data, test_data, affine=0.0):
-    """Return the held-out loss and accuracy of a network without its running averages.
-
-    In their place: batch: the statistics of the batch of EVAL_BATCH held-out images. undistorted:
-    averages of training images under the weights of this moment. distorted, if affine is not 0:
-    those of the same images under random maps of this strength. The network stays as it is.
-    """
-    models = {
-        "batch": with_batch_statistics(model),
-        "undistorted": with_fresh_averages(model, train_data, 0.0),
-    }
-    if affine:
-        models["distorted"] = with_fresh_averages(model, train_data, affine)
-    figures = {}
-    for name, one in models.items():
-        loader = q3_cnn.batches(test_data, EVAL_BATCH)
-        figures |= metrics(name, *q3_cnn.test_loop(loader, one, loss_fn))
-    return figures
-
-
-def compare_statistics(job, train_data, test_data):
-    """Train as q3_cnn.py does; return the figures of each epoch, and what judge() makes of it."""
-    settings = job["settings"]
-    train_data = q3_cnn.as_seen(train_data, settings)
-    test_data = q3_cnn.as_seen(test_data, settings)
-    epochs = []
-    for model, trained, tested in q3_cnn.train(settings, job["seed"], train_data, test_data):
-        epochs.append(
-            {"epoch": len(epochs) + 1}
-            | metrics("train", *trained)
-            | metrics("validation", *tested)
-            | judge(model, train_data, test_data, settings["affine"])
-        )
-    return {"epochs": epochs}
+def plot_layers(path, record):
+    """Draw what the last three layers receive in the PICTURED variants, of the first seed."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure.suptitle("What the layers receive in (b) and with batch norm alone, seed 0")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
+    times = {"start": "before training", "end": "after training"}
+    for row, when in zip(axes, times, strict=True):
+        for ax, name in zip(row, NAMES[1:], strict=True):
+            for variant, style in zip(PICTURED, ("--", "-"), strict=True):
+                inputs = record[variant][0][when][name]
+                mean = round(inputs["mean"], 2) + 0.0  # makes 0.00 of -0.00
+                label = f"mean {mean:.2f}, s.d. {inputs['standard_deviation']:.2f}"
+                share = 100 * np.array(inputs["counts"]) / sum(inputs["counts"])
+                patch = ax.stairs(share, EDGES, fill=True, alpha=0.4, label=label)
+                ax.axvline(mean, linestyle=style, color=patch.get_facecolor()[:3])
+            ax.set(title=f"input of {name}, {times[when]}", yscale="log", ylim=(0.01, 5000))
+            ax.set_yticks([0.01, 0.1, 1, 10, 100])  # above is room for the legend
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
+            ax.grid(alpha=0.3)
+            ax.legend(loc="upper right", frameon=False)
+    handles, _ = ax.get_legend_handles_labels()
+    figure.legend(handles, PICTURED.values(), loc="outside lower center", ncols=2)
+    axes[1, 1].set_xlabel("value; line: mean")
+    figure.supylabel("share of values (%)", fontsize="medium")
+    figure.savefig(path, dpi=220)
 
 
-# ---------------------------------------------------------------- silent
-def count_silent(job, train_data, test_data):
-    """Train as q3_cnn.py does; return the last figures, and how many channels are silent then.
-
-    The counts are those of q3_cnn.record_layers.
-    """
-    settings = job["settings"]
-    train_data = q3_cnn.as_seen(train_data, settings)
-    test_data = q3_cnn.as_seen(test_data, settings)
-    epochs = list(q3_cnn.train(settings, job["seed"], train_data, test_data))
-    model, trained, tested = epochs[-1]
-    layers = q3_cnn.record_layers(settings, job["seed"], model, train_data, with_counts=False)
-    counts = {key: layers[key] for key in ("never_fires", "low_variance")}
-    return metrics("train", *trained) | metrics("validation", *tested) | counts
+# ---------------------------------------------------------------- the runs
+def measure_missing(path, part, job, measure):
+    """Measure a job and save its run, unless the JSON has one."""
+    if any(job.items() <= run.items() for run in json.loads(path.read_text()).get(part, [])):
+        return
+    text = json.dumps(job | measure(**job))
+    run = json.loads(text, parse_constant=lambda _: None)  # null for nan and infinity
+    record = json.loads(path.read_text())  # anew: another part may have written meanwhile
+    record.setdefault(part, []).append(run)
+    save(path, record)
+    print(part, job, flush=True)
 
 
-# ---------------------------------------------------------------- the parts, and their runs
-RATES = [0.2, 0.5, 1.0, 2.0, 3.0]
-STEPS = [25, 50, 100, 200]  # an epoch has 782
-AS_THEY_ARE = q3_cnn.BN | {"deskew": False, "normalize": False, "drop_last": False}
-RECIPES = {
-    "bn_only": q3_cnn.BN_ONLY,
-    "bn, digits as they are, with the last batch": AS_THEY_ARE,
-    "bn": q3_cnn.BN,
-}
-CHANGES = {
-    "bn, digits as they are, with the last batch": AS_THEY_ARE,
-    "the same, pixels centred and scaled": AS_THEY_ARE | {"normalize": True},
-    "the same, digits straightened": AS_THEY_ARE | {"deskew": True},
-    "bn": q3_cnn.BN,
-}
-
-# By seed first: what an interrupted part leaves is whole for some seeds.
-JOBS = {
-    "rates": [
-        {"kind": kind, "rate": rate, "seed": seed}
-        for seed in range(5)
-        for kind in KINDS
-        for rate in RATES
-    ],
-    "epochs": [
-        {"kind": kind, "rate": RATE, "seed": seed}
-        for seed in range(3)
-        for kind in ["none", "centred", "scaled", "both", "before"]
-    ],
-    "curvature": [
-        {"kind": kind, "rate": rate, "seed": seed, "steps": steps}
-        for seed in range(3)
-        for rate, steps in [(0.0, [0])] + [(rate, STEPS) for rate in [0.1, 0.2, 0.5, 1.0]]
-        for kind in ["none", "centred", "scaled", "both"]
-    ],
-    "statistics": [
-        {"recipe": recipe, "settings": settings, "seed": seed}
-        for seed in range(3)
-        for recipe, settings in RECIPES.items()
-    ],
-    "silent": [
-        {"recipe": recipe, "settings": settings, "seed": seed}
-        for seed in range(5)
-        for recipe, settings in CHANGES.items()
-    ],
-}
-MEASURE = {
-    "rates": partial(train, 1),
-    "epochs": partial(train, EPOCHS),
-    "curvature": follow,
-    "statistics": compare_statistics,
-    "silent": count_silent,
-}
-
-
-def measure(data_dir, part, job):
-    """Return the run of a job as the JSON keeps it; with one thread."""
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    with (
-        open(os.devnull, "w") as silence,
-        contextlib.redirect_stderr(silence),
-    ):  # progress bars
-        train_data, test_data = q3_cnn.load_data(data_dir, True, "cpu")
-        found = MEASURE[part](job, train_data, test_data)
-    return job | {"seconds": round(time.perf_counter() - start, 1)} | found
-
-
-def load():
-    """Return the finished runs of each part."""
-    runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    return {part: runs.get(part, []) for part in JOBS}
-
-
-def save(part, run):
-    """Add a run to the JSON, which is replaced at once: no kill leaves half a file."""
-    runs = load()
-    runs[part].append(run)
+def save(path, record):
+    """Write JSON with a line per run."""
     parts = []
-    for name, its_runs in runs.items():
-        lines = ",\n".join(json.dumps(one) for one in its_runs)
-        parts.append(f'"{name}": [\n{lines}\n]')
-    half = RESULTS.with_name(f"{RESULTS.name}.{os.getpid()}")
-    half.write_text("{\n" + ",\n".join(parts) + "\n}\n")
-    half.replace(RESULTS)
-
-
-def missing(part):
-    """Return the jobs of a part that have no run yet."""
-    runs = load()[part]
-    return [job for job in JOBS[part] if not any(job.items() <= run.items() for run in runs)]
+    for name, value in record.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and isinstance(value[0], dict):
+            text = "[\n" + ",\n".join(json.dumps(run) for run in value) + "\n]"
+        parts.append(f'"{name}": {text}')
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(JOBS))
+    parser = argparse.ArgumentParser(description="What batch norm does inside the CNN.")
+    parser.add_argument("part", choices=SEEDS)
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the results")
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data")
-    parser.add_argument("--workers", type=int, default=2, help="runs at once, one thread each")
     args = parser.parse_args()
-    for part in args.parts:
-        if part not in JOBS:
-            parser.error(f"no such part: {part}; there are {', '.join(JOBS)}")
-    if not args.parts:
-        for part, jobs in JOBS.items():
-            print(f"{part:12} {len(jobs):3} runs, {len(missing(part)):3} of them missing")
-    for part in args.parts:
-        jobs = missing(part)
-        with ProcessPoolExecutor(args.workers) as pool:
-            runs = pool.map(partial(measure, args.data_dir, part), jobs)
-            for job, run in tqdm(zip(jobs, runs, strict=True), total=len(jobs), unit="run"):
-                save(part, run)
-                tqdm.write(f"{part}: {job}")
+    torch.set_num_threads(1)
+    seeds = args.seeds or SEEDS[args.part]
+    if args.part == "layers":
+        train_data = q3_cnn.load_mnist(args.data_dir, train=True, device="cpu")
+        for seed, variant in itertools.product(seeds, q3_cnn.HYPERPARAMETERS):
+            measure = partial(train_layers, train_data, variant)
+            measure_missing(LAYERS, variant, {"seed": seed}, measure)
+        with matplotlib.style.context("default"):
+            plot_layers(ROOT / "experiments" / "layers.png", json.loads(LAYERS.read_text()))
+        return
+    train_data, test_data = q3_cnn.load_data(args.data_dir, validate=True, device="cpu")
+    kinds, rates = KINDS, [0.2, 0.5, 1.0, 2.0, 3.0]
+    measure = partial(train_apart, train_data, test_data)
+    if args.part == "curvature":
+        kinds, rates = KINDS[:4], [0.0, 0.1, 0.2, 0.5, 1.0]
+        measure = partial(follow, train_data)
+    for seed, kind, rate in itertools.product(seeds, kinds, rates):
+        measure_missing(INSIDE, args.part, {"kind": kind, "rate": rate, "seed": seed}, measure)
 
 
 if __name__ == "__main__":
