@@ -1,117 +1,96 @@
-"""The flags: which are refused, what each does to the training, and what --help says of them."""
+"""The flags: which are refused, and that each reaches the training."""
 
+import io
+import runpy
+import sys
+
+import matplotlib
 import pytest
 import torch
-from conftest import SCRIPTS, call, load, metrics, names
+from conftest import ROOT, load, names
 
 import q2_mlp
 import q3_cnn
 
+EPOCHS = [((2.0, 0.2), (1.9, 0.3))]
 WRONG = {
-    "--epochs 0": "argument --epochs: 0 is not from 1 to 10000",
-    "--batch-size 1": "argument --batch-size: 1 is not from 2 to ",
-    "--lr 0": "argument --lr: 0.0 is not from 1e-06 to 1000",
-    "--lr nan": "argument --lr: nan is not from 1e-06 to 1000",
-    "--seeds": "argument --seeds: expected at least one argument",
-    "--seeds 0,1": "argument --seeds: invalid int value: '0,1'",
-    "--seeds -1": "argument --seeds: -1 is not from 0 to ",
-    "--seeds 99999999999999999999": "argument --seeds: 99999999999999999999 is not from 0 to ",
-    "--threads 0": "argument --threads: 0 is not from 1 to ",
-    "--device banana": "argument --device: invalid choice: 'banana'",
-    "--batchsize 64": "unrecognized arguments: --batchsize 64",
-}
-ONLY_Q2 = {
-    "--variant base": "unrecognized arguments: --variant base",
-}
-ONLY_Q3 = {
-    "--variant best": "argument --variant: invalid choice: 'best'",
-    "--one-cycle yes": "unrecognized arguments: yes",
-    "--weight-decay -1": "argument --weight-decay: -1.0 is not from 0 to 1",
-    "--dropout 1": "argument --dropout: 1.0 is not from 0 to 0.99",
-    "--affine 1.5": "argument --affine: 1.5 is not from 0 to 1",
+    "--epochs": ["0", "2.5"],
+    "--batch-size": ["1"],
+    "--lr": ["0", "nan", "inf"],
+    "--weight-decay": ["-1", "nan"],
+    "--dropout": ["1"],
+    "--affine": ["1.5"],
+    "--seeds": ["", "0,1", "-1", "9223372036854775808", "1 0 1"],
+    "--threads": ["0"],
+    "--device": ["banana"],
+    "--variant": ["best"],
+    "--batchsize": ["64"],
 }
 
 
-@pytest.mark.parametrize(
-    ("script", "cases"), [(q2_mlp, WRONG | ONLY_Q2), (q3_cnn, WRONG | ONLY_Q3)], ids=["q2", "q3"]
-)
-def test_wrong_flags(small_mnist, tmp_path, capsys, script, cases):
-    for flags, message in cases.items():
-        code, printed = call(script, small_mnist, tmp_path / "plots", *flags.split())
+@pytest.mark.parametrize("flag", WRONG)
+def test_wrong_flags(main, tmp_path, capsys, no_training, flag):
+    no_training(q3_cnn, {})
+    for value in WRONG[flag]:
+        folder = tmp_path / "plots"
+        assert main(q3_cnn, "--plots-dir", folder, flag, *value.split()) == (2, []), value
         *usage, line = capsys.readouterr().err.splitlines()
-        assert (code, printed) == (2, []), flags
-        assert f": error: {message}" in line
         assert usage[0].startswith("usage: ")
-        assert all(text.startswith("  ") for text in usage[1:])
-        assert names(tmp_path) == [], flags
+        assert "error: " in line
+        assert flag in line
+        assert not folder.exists()
 
 
-@SCRIPTS
-def test_help_tells_each_default(capsys, script):
-    with pytest.raises(SystemExit, match="0"):
-        script.main(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    rows = {"": q2_mlp.HYPERPARAMETERS} if script is q2_mlp else q3_cnn.HYPERPARAMETERS
-    for variant, row in rows.items():
-        defaults = ", ".join(f"{key} {value}" for key, value in row.items())
-        assert f"{variant}: {defaults}".removeprefix(": ") in text
-    parts = {part.split()[0]: part for part in text.split("options:")[1].split(" --")}
-    defaults = {"seeds": "[0]", "threads": "1", "device": "auto"}
-    if script is q3_cnn:
-        defaults["variant"] = "all"
-    for flag, default in defaults.items():
-        assert f"(default: {default})" in parts[flag]
+def test_help_tells_the_settings_of_each_variant(main, capsys):
+    _, printed = main(q3_cnn, "--help")
+    for variant, row in q3_cnn.HYPERPARAMETERS.items():
+        assert f"'{variant}': {row}" in " ".join(" ".join(printed).split())
 
 
-VALUES = {"epochs": 2, "batch_size": 32, "lr": 0.05}
-SHARES = {"weight_decay": 0.1, "dropout": 0.5, "affine": 0.1}
+VALUES = {"epochs": 1, "batch_size": 32, "lr": 0.05}
+VALUES |= {"weight_decay": 0.1, "dropout": 0.4, "affine": 0.3}
 
 
-def changes(row):
-    """Return for each hyperparameter another value and its flags: shares and switches on or off."""
-    for key, value in row.items():
+@pytest.mark.parametrize("variant", ["base", "bn"])
+def test_each_flag_reaches_the_training(main, tmp_path, no_training, variant):
+    """All at once: those that are on in one variant are off in the other."""
+    calls = no_training(q3_cnn, {7: EPOCHS, 2: EPOCHS})
+    expected, flags = {}, ["--variant", variant, "--seeds", 7, 2, "--threads", 2]
+    for key, value in q3_cnn.HYPERPARAMETERS[variant].items():
         flag = key.replace("_", "-")
-        if key in VALUES:
-            yield key, VALUES[key], [f"--{flag}", VALUES[key]]
-        elif key in SHARES:
-            other = 0 if value == SHARES[key] else SHARES[key]
-            yield key, other, [f"--{flag}", other]
+        if isinstance(value, bool):
+            expected[key] = not value
+            flags.append(f"--no-{flag}" if value else f"--{flag}")
         else:
-            yield key, not value, [f"--no-{flag}" if value else f"--{flag}"]
+            expected[key] = VALUES[key]
+            flags += [f"--{flag}", VALUES[key]]
+    assert main(q3_cnn, *flags)[0] == 0
+    for seed, (settings, given_seed, _, _, threads) in zip((7, 2), calls, strict=True):
+        assert (settings, given_seed, threads) == (expected, seed, 2)
 
 
-@pytest.mark.parametrize(
-    ("script", "variant"),
-    [(q2_mlp, None), (q3_cnn, "reg"), (q3_cnn, "bn")],
-    ids=["q2", "reg", "bn"],
-)
-def test_each_flag_reaches_the_training(small_mnist, tmp_path, without_pictures, script, variant):
-    """Each changes the metrics, and its own hyperparameter alone."""
-    row = script.HYPERPARAMETERS[variant] if variant else script.HYPERPARAMETERS
-    start = ["--epochs", 1, *(["--variant", variant] if variant else [])]
-    row = row | {"epochs": 1}
-    losses = []
-    for key, value, flags in [("epochs", 1, []), ("seeds", 1, ["--seeds", 1]), *changes(row)]:
-        folder = tmp_path / f"{key} {value}"
-        assert call(script, small_mnist, folder, *start, *flags)[0] == 0
-        (path,) = folder.glob("*.json")
-        record = load(path)
-        assert record["hyperparameters"] == row | ({} if key == "seeds" else {key: value})
-        (run,) = record["runs"]
-        assert run["seed"] == (value if key == "seeds" else 0)
-        assert len(run["epochs"]) == (value if key == "epochs" else 1)
-        losses.append(metrics(run)[-1][0])
-    assert len(losses) >= 5
-    assert len(set(losses)) == len(losses), "two settings have the same loss"
-
-
-def test_auto_falls_back_to_the_cpu_in_one_line(small_mnist, tmp_path, monkeypatch):
+def test_a_gpu_that_does_not_work_is_told_in_one_line(main, tmp_path, monkeypatch, no_training):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     # On this device no value can be read.
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
-    flags = ["--device", "auto", "--epochs", 1]
-    code, printed = call(q2_mlp, small_mnist, tmp_path, *flags)
+    calls = no_training(q2_mlp, {0: EPOCHS})
+    code, printed = main(q2_mlp, "--device", "meta")
     assert code == 0
-    assert printed[0].startswith("Training on the CPU, because meta does not work: ")
-    assert printed[1].startswith("Q2: ")
+    assert "CPU: meta does not work" in printed[0]
+    assert printed[1].startswith("Q2")
     assert load(tmp_path / "q2_mlp.json")["environment"]["device"] == "cpu"
+    assert calls[0][2].tensors[0].device.type == "cpu"
+
+
+def test_run_in_a_notebook_with_folders_at_home(small_mnist, tmp_path, monkeypatch):
+    """Where standard output is no file, and no shell has replaced the ~ of --data-dir=~/data."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").symlink_to(small_mnist)
+    flags = ["--epochs=1", "--data-dir=~/data", "--plots-dir=~/plots", "--device=cpu"]
+    monkeypatch.setattr(sys, "argv", ["q2_mlp.py", *flags])
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    style = dict(matplotlib.rcParams)
+    runpy.run_path(str(ROOT / "q2_mlp.py"), run_name="__main__")
+    assert "seed 0 epoch  1" in sys.stdout.getvalue()
+    assert names(tmp_path / "plots") == ["q2_mlp.json", "q2_mlp.png"]
+    assert dict(matplotlib.rcParams) == style

@@ -1,9 +1,9 @@
-"""The scripts compute what the loops of the PyTorch basics tutorial compute."""
+"""The scripts compute what the loops and the DataLoader of the PyTorch tutorial compute."""
 
 import pytest
 import torch
-from conftest import SCRIPTS, train, write_mnist
-from torch import nn
+from conftest import load, write_mnist
+from torch import Generator, nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
@@ -12,21 +12,24 @@ from torchvision.transforms import ToTensor
 import q2_mlp
 import q3_cnn
 
-BASE = {q2_mlp: q2_mlp.HYPERPARAMETERS, q3_cnn: q3_cnn.HYPERPARAMETERS["base"]}
+ROWS = {"q2": q2_mlp.HYPERPARAMETERS} | q3_cnn.HYPERPARAMETERS
+SCRIPT = {name: q2_mlp if name == "q2" else q3_cnn for name in ROWS}
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """Return a data folder whose 300 training images leave a last batch of 44 after four of 64."""
-    return write_mnist(tmp_path_factory.mktemp("data"), train=300, test=70)
+    return write_mnist(tmp_path_factory.mktemp("data") / "short", train=300, test=70)
 
 
-def train_epoch(script, data, batch_size, model, optimizer):
-    """Call train_loop, in Q3 with a schedule that changes nothing."""
-    arguments = [script.batches(data, batch_size), model, nn.CrossEntropyLoss(), optimizer]
-    if script is q3_cnn:
-        arguments.append(torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1))
-    return script.train_loop(*arguments)
+@pytest.fixture(scope="module")
+def data(data_dir):
+    return q2_mlp.load_data(data_dir, False, "cpu")
+
+
+@pytest.fixture(scope="module")
+def tutorial_data(data_dir):
+    return [MNIST(data_dir, train=part, transform=ToTensor()) for part in (True, False)]
 
 
 def tutorial_epoch(dataloader, model, loss_fn, optimizer):
@@ -45,104 +48,99 @@ def tutorial_epoch(dataloader, model, loss_fn, optimizer):
         optimizer.zero_grad()
 
         loss_sum += loss.item() * len(X)
-        correct += (pred.argmax(1) == y).type(torch.float).sum().item()
+        correct += (pred.argmax(1) == y).sum().item()
     return loss_sum / len(dataloader.dataset), correct / len(dataloader.dataset)
 
 
-def tutorial_test(dataloader, model, loss_fn):
-    """Evaluate as the tutorial's test_loop does, but with a sum over samples."""
-    model.eval()
-    loss_sum, correct = 0, 0
-    with torch.no_grad():
-        for X, y in dataloader:
-            pred = model(X)
-            loss_sum += loss_fn(pred, y).item() * len(X)
-            correct += (pred.argmax(1) == y).type(torch.float).sum().item()
-    return loss_sum / len(dataloader.dataset), correct / len(dataloader.dataset)
-
-
-@SCRIPTS
-def test_batches_are_those_of_dataloader_and_totensor(script, data_dir):
-    for part in True, False:
-        data = script.load_mnist(data_dir, part, "cpu")
-        dataset = MNIST(data_dir, train=part, transform=ToTensor())
-        assert len(data[0]) == len(dataset)
-        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(7))
-        generator = torch.Generator().manual_seed(7)
-        for ours, theirs in (
-            (script.batches(data, 64, generator), DataLoader(dataset, 64, sampler=order.tolist())),
-            (script.batches(data, 64), DataLoader(dataset, 64)),
-        ):
-            for (X, y), (X_theirs, y_theirs) in zip(ours, theirs, strict=True):
-                assert X.dtype == X_theirs.dtype
-                assert y.dtype == y_theirs.dtype
-                assert torch.equal(X, X_theirs)
-                assert torch.equal(y, y_theirs)
-
-
-@SCRIPTS
-def test_training_is_that_of_the_tutorial(script, data_dir):
-    """Two epochs of train() with base's settings, ten steps, against the tutorial's loops."""
-    train_data, test_data = (script.load_mnist(data_dir, train, "cpu") for train in (True, False))
-    settings = BASE[script] | {"epochs": 2, "lr": 0.1}
-    trained, epochs = train(script, settings, 5, train_data, test_data)
-
+@pytest.mark.parametrize("name", ["q2", "base"])
+def test_training_is_that_of_the_tutorial(name, data, tutorial_data):
+    """Two epochs, ten steps, against the tutorial's loop."""
+    script = SCRIPT[name]
+    settings = ROWS[name] | {"epochs": 2, "lr": 0.1}
     torch.manual_seed(5)
-    model = script.NeuralNetwork()
-    shuffle = torch.Generator().manual_seed(5)
+    model = script.NeuralNetwork() if script is q2_mlp else script.NeuralNetwork(settings)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    train_set, test_set = (MNIST(data_dir, train=t, transform=ToTensor()) for t in (True, False))
-    for metrics in epochs:
-        order = torch.randperm(300, generator=shuffle).tolist()
-        loader = DataLoader(train_set, 64, sampler=order)
-        expected = [
-            *tutorial_epoch(loader, model, loss_fn, optimizer),
-            *tutorial_test(DataLoader(test_set, 64), model, loss_fn),
-        ]
-        assert metrics == pytest.approx(expected, rel=1e-5)
+    train_set, test_set = tutorial_data
+    generator = Generator().manual_seed(5)
+    train_dataloader = DataLoader(train_set, 64, shuffle=True, generator=generator)
+    X, y = next(iter(DataLoader(test_set, 70)))
+    epochs = list(script.train(settings, 5, *data))
     assert len(epochs) == 2
-    for ours, theirs in zip(trained.parameters(), model.parameters(), strict=True):
+    for _, train_metrics, test_metrics in epochs:
+        expected = tutorial_epoch(train_dataloader, model, loss_fn, optimizer)
+        assert train_metrics == pytest.approx(expected, rel=1e-5)
+        pred = model.eval()(X)
+        expected = loss_fn(pred, y).item(), (pred.argmax(1) == y).float().mean().item()
+        assert test_metrics == pytest.approx(expected, rel=1e-5)
+    for ours, theirs in zip(epochs[1][0].parameters(), model.parameters(), strict=True):
         assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_evaluation_neither_drops_nor_normalises_by_the_batch(data_dir):
-    data = q3_cnn.load_mnist(data_dir, True, "cpu")
-    torch.manual_seed(0)
-    model, loss_fn = q3_cnn.NeuralNetwork(batch_norm=True, dropout=0.5), nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    train_epoch(q3_cnn, data, 64, model, optimizer)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    one, other = (q3_cnn.test_loop(q3_cnn.batches(data, n), model, loss_fn) for n in (7, 500))
-    assert one == pytest.approx(other)
-    model.train()  # predict() sees to it itself
-    probability = q3_cnn.predict(q3_cnn.batches(data, 100), model)
-    assert_close(probability.sum(1), torch.ones(300))
-    assert (probability.argmax(1) == data[1]).float().mean().item() == pytest.approx(one[1])
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    train_epoch(q3_cnn, data, 64, model, optimizer)
-    assert model.training
+@pytest.mark.parametrize("name", ROWS)
+def test_batches_are_those_of_the_tutorial(name, data, tutorial_data, monkeypatch):
+    """As ToTensor makes them, in an order from a generator of its own, the same for all networks.
+
+    Only with drop_last is the smaller one at the end left out.
+    """
+    seen = []
+    for loop in "train_loop", "test_loop":
+        monkeypatch.setattr(
+            SCRIPT[name], loop, lambda loader, *_: seen.append(list(map(tuple, loader)))
+        )
+    settings = ROWS[name] | {"epochs": 2}
+    assert len(list(SCRIPT[name].train(settings, 1, *data))) == 2
+    train_set, test_set = tutorial_data
+    arguments = {"shuffle": True, "drop_last": settings.get("drop_last", False)}
+    expected = DataLoader(train_set, 64, generator=Generator().manual_seed(1), **arguments)
+    for trained in seen[::2]:
+        assert_close(trained, list(map(tuple, expected)), rtol=0, atol=0)
+    for evaluated in seen[1::2]:
+        (together,) = DataLoader(test_set, 70)
+        assert_close([torch.cat(part) for part in zip(*evaluated, strict=True)], together)
 
 
-@pytest.mark.parametrize("variant", [None, "reg", "bn"])
-def test_each_epoch_has_a_permutation_drawn_by_a_generator_of_its_own(
-    variant, data_dir, monkeypatch
+@pytest.mark.parametrize("name", ["q2", "reg", "bn"])
+def test_training_is_the_same_without_evaluation(name, data, monkeypatch):
+    def losses():
+        epochs = SCRIPT[name].train(ROWS[name] | {"epochs": 3}, 3, *data)
+        return [train_metrics for _, train_metrics, _ in epochs]
+
+    expected = losses()
+    monkeypatch.setattr(SCRIPT[name], "test_loop", lambda *_: (0, 0))
+    assert losses() == expected
+
+
+@pytest.mark.parametrize("name", ["q2", "reg", "bn"])
+def test_a_seed_gives_the_same_numbers_after_another_and_alone(
+    name, data_dir, main, tmp_path, figures
 ):
-    """The same one for all networks, whatever else they draw."""
-    script = q3_cnn if variant else q2_mlp
-    settings = script.HYPERPARAMETERS[variant] if variant else script.HYPERPARAMETERS
-    images, labels = script.load_mnist(data_dir, True, "cpu")
-    batches, orders = script.batches, []
+    def epochs(*seeds):
+        flags = ["--variant", name] if SCRIPT[name] is q3_cnn else []
+        flags += ["--data-dir", data_dir, "--epochs", 1, "--seeds", *seeds]
+        assert main(SCRIPT[name], *flags)[0] == 0
+        (path,) = tmp_path.glob("*.json")
+        return [metrics | {"seconds": 0} for metrics in load(path)["epochs"]]
 
-    def noted(*args):
-        orders.append([])
-        for X, y in batches(*args):
-            orders[-1].extend(y.tolist())
-            yield X, y
+    zero, one = epochs(0, 1)
+    assert epochs(1) == [one]
+    assert zero["train_loss"] != one["train_loss"]
 
-    monkeypatch.setattr(script, "batches", noted)
-    train(script, settings | {"epochs": 2}, 1, (images, labels), (images[:9], labels[:9]))
-    generator = torch.Generator().manual_seed(1)
-    for shown in orders[::2]:
-        assert shown == labels[torch.randperm(300, generator=generator)].tolist()
-    assert orders[1::2] == [labels[:9].tolist()] * 2
+
+def test_evaluation_neither_drops_nor_normalises_by_the_batch(data):
+    train_data, _ = data
+    settings = q3_cnn.BN_ONLY | {"epochs": 1, "dropout": 0.5}
+    ((model, _, _),) = q3_cnn.train(settings, 0, *data)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = []
+    for size in 7, 300:
+        model.train()  # each sees to the mode itself
+        loader = DataLoader(train_data, size, generator=Generator(), collate_fn=tuple)
+        found.append(q3_cnn.test_loop(loader, model, nn.CrossEntropyLoss()))
+    assert found[0] == pytest.approx(found[1])
+    model.train()
+    probability = q3_cnn.predict(model, train_data)
+    labels = train_data.tensors[1]
+    loss = nn.functional.nll_loss(probability.log(), labels).item()
+    assert loss == pytest.approx(found[0][0], rel=1e-4)
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
