@@ -12,35 +12,34 @@ import matplotlib.image
 import pytest
 from conftest import ROOT, load, names, write_mnist
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
 FOREVER = 10_000  # epochs
 
 
 @pytest.fixture
 def start(small_mnist, tmp_path):
     """Return a function that starts q2_mlp.py writing into tmp_path; two minutes are its limit."""
-    ended = []
+    ends = []
 
     def start(*flags):
         folders = ["--device", "cpu", "--data-dir", small_mnist, "--plots-dir", tmp_path]
         command = [sys.executable, ROOT / "q2_mlp.py", *folders, "--batch-size", 4, *flags]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(
             list(map(str, command)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # PYTHONUNBUFFERED would hide that a line is kept back.
+            **pipes,
+            # It would hide that a line is kept back.
             env={**os.environ, "PYTHONUNBUFFERED": ""},
-            # What is started with & may ignore Ctrl-C.
+            # What was started with & ignores Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         timer = threading.Timer(120, process.kill)
         timer.start()
-        ended.extend([timer.cancel, process.kill, process.wait])
+        ends.extend([timer.cancel, process.kill, process.wait])
         return process
 
     yield start
-    for end in ended:
+    for end in ends:
         end()
 
 
@@ -84,9 +83,8 @@ def test_killed_in_a_later_seed(start, tmp_path):
 
 def test_disk_full(start, tmp_path):
     """From the second epoch on there is no room for a longer JSON."""
-    resource = pytest.importorskip("resource")
-    if not hasattr(resource, "prlimit"):
-        pytest.skip("needs prlimit, which Linux has")
+    import resource
+
     process = start("--epochs", FOREVER)
     printed = read_until(process.stdout, "epoch  2")
     room = (tmp_path / "q2_mlp.json").stat().st_size

@@ -59,11 +59,6 @@ def test_one_cycle_rates_are_those_of_onecyclelr(rates, drop_last, steps):
     assert taken == pytest.approx(expected)
 
 
-def test_the_rate_is_constant_without_the_schedule(rates):
-    train(epochs=2, batch_size=8, lr=0.3)
-    assert rates == [0.3] * 10
-
-
 def moments(X):
     """Return centre x, centre y, covariance and variance of y of images (N, 1, H, W), as (4, N)."""
     y, x = torch.meshgrid(*map(torch.arange, X.shape[2:]), indexing="ij")

@@ -33,10 +33,7 @@ def tutorial_data(data_dir):
 
 
 def tutorial_epoch(dataloader, model, loss_fn, optimizer):
-    """Train as the tutorial's train_loop does; return the mean loss over samples and the accuracy.
-
-    (The tutorial prints the loss of every hundredth batch.)
-    """
+    """Train as the tutorial's train_loop does; return loss and accuracy, means over samples."""
     model.train()
     loss_sum, correct = 0, 0
     for X, y in dataloader:
