@@ -89,8 +89,8 @@ def test_run_in_a_notebook_with_folders_at_home(small_mnist, tmp_path, monkeypat
     flags = ["--epochs=1", "--data-dir=~/data", "--plots-dir=~/plots", "--device=cpu"]
     monkeypatch.setattr(sys, "argv", ["q2_mlp.py", *flags])
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    style = dict(matplotlib.rcParams)
+    monkeypatch.setitem(matplotlib.rcParams, "lines.linewidth", 7)  # the user's own
     runpy.run_path(str(ROOT / "q2_mlp.py"), run_name="__main__")
     assert "seed 0 epoch  1" in sys.stdout.getvalue()
     assert names(tmp_path / "plots") == ["q2_mlp.json", "q2_mlp.png"]
-    assert dict(matplotlib.rcParams) == style
+    assert matplotlib.rcParams["lines.linewidth"] == 7

@@ -31,15 +31,8 @@ def test_run_of_q2(main, tmp_path, monkeypatch, figures, no_training):
     code, printed = main(q2_mlp, *flags)
     assert code == 0
     record = load(folder / "q2_mlp.json")
-    columns = (
-        "seed",
-        "epoch",
-        "train_loss",
-        "train_accuracy",
-        "test_loss",
-        "test_accuracy",
-        "seconds",
-    )
+    losses_and_accuracies = ["train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+    columns = ["seed", "epoch", *losses_and_accuracies, "seconds"]
     rows = [(3, 1, 0.16, 0.89, 0.06, 0.99, 1), (3, 2, 0.25, 0.8, 0.15, 0.9, 1)]
     rows += [(6, 1, 0.15, 0.9, 0.05, 1.0, 1), (6, 2, 0.19, 0.86, 0.09, 0.96, 1)]
     lines = [line for line in printed if line.startswith("seed")]

@@ -102,10 +102,8 @@ BARS = torch.stack([bar(0.5, 8), bar(-0.5, 20), bar(0.9, 2), bar(0, 20)])
 def test_deskew_makes_digits_upright_in_the_middle_each_by_itself():
     """As high as before; straight and empty images stay."""
     upright = q3_cnn.Deskew()(BARS)
-    center_x, center_y, covariance, variance = moments(upright)
-    assert_close(
-        torch.stack([center_x, center_y]), torch.full((2, 4), 13.5).double(), atol=0.15, rtol=0
-    )
+    centers, (covariance, variance) = moments(upright).split(2)
+    assert_close(centers, torch.full_like(centers, 13.5), rtol=0, atol=0.15)
     assert (covariance / variance).abs().max() < 0.03
     assert_close(variance, moments(BARS)[3], rtol=0.05, atol=0)
     assert_close(upright[1:2], q3_cnn.Deskew()(BARS[1:2]))
