@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
 # ///
-"""Question 2: a 784-200-200-10 ReLU network on MNIST classifies 98.30 ± 0.05 % correctly.
+"""Question 2: a 784-200-200-10 ReLU network on MNIST classifies 98.31 ± 0.04 % correctly.
 
 (Accuracy on the 10,000 test images at the last of 17 epochs, mean ± sample standard deviation of
 10 seeds. Made by: python q2_mlp.py --seeds 0 1 2 3 4 5 6 7 8 9. The loops are those of

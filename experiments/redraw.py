@@ -14,8 +14,9 @@ from pathlib import Path
 import matplotlib.style
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for the script
-import q3_cnn  # noqa: E402 (what it draws a run with is the same text in q2_mlp.py)
+sys.path.insert(0, str(ROOT))  # for the two scripts
+import q2_mlp  # noqa: E402
+import q3_cnn  # noqa: E402
 
 matplotlib.style.use("default")
 folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "plots"
@@ -25,8 +26,9 @@ for name in ["q2_mlp", *[f"q3_cnn_{variant}" for variant in q3_cnn.TITLES]]:
         record = json.loads(path.read_text())
         part = record["split"]
         curves = {"train (running mean)": (record, "train"), part: (record, part)}
-        title = f"{record['title']}\n{q3_cnn.final_metrics(record)}"
-        q3_cnn.plot(path.with_suffix(".png"), title, curves)
+        script = q2_mlp if name == "q2_mlp" else q3_cnn
+        title = f"{record['title']}\n{script.final_metrics(record)}"
+        script.plot(path.with_suffix(".png"), title, curves)
 args = Namespace(plots_dir=folder, seeds=record["seeds"])
 records = q3_cnn.load_records(args, q3_cnn.HYPERPARAMETERS)
 if records:

@@ -216,7 +216,7 @@ RUNGS = {
         "loader": "now",
     },
     "and digits straightened": {"deskew": True},
-    "and logits averaged over shifts": {"average_shifts": True},
+    "and logits averaged over shifts: `bn`": {"average_shifts": True},
 }
 # Each by itself held against the last rung. A change that was not taken moves here.
 BESIDE = {"`bn` without batch norm, its peak 0.2": {"batch_norm": False, "lr": 0.2}}

@@ -136,7 +136,9 @@ def test_evaluation_neither_drops_nor_normalises_by_the_batch(data):
         found.append(q3_cnn.test_loop(loader, model, nn.CrossEntropyLoss()))
     assert found[0] == pytest.approx(found[1])
     model.train()
+    state = torch.get_rng_state()
     probability = q3_cnn.predict(model, train_data)
+    assert torch.equal(torch.get_rng_state(), state)
     labels = train_data.tensors[1]
     loss = nn.functional.nll_loss(probability.log(), labels).item()
     assert loss == pytest.approx(found[0][0], rel=1e-4)
