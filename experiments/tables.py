@@ -125,13 +125,14 @@ def epochs(*names, lying=False):
     """Return medians per epoch, as plotted, and the last mean; lying: a column per epoch."""
     columns = []
     for name in names:
-        variant = f"`{name.removeprefix('q3_cnn_')}` " if len(names) > 1 else ""
+        variant = f"`{name.removeprefix('q3_cnn_')}`: " if len(names) > 1 else ""
         for key in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
             values = metric(name, key)
             unit, scale, digits = (", %", 100, 2) if key.endswith("accuracy") else ("", 1, 4)
             figures = [*np.median(values, axis=0), np.mean(values[:, -1])]
             texts = [f"{scale * figure:.{digits}f}" for figure in figures]
             columns.append([f"{variant}{key.replace('_', ' ')}{unit}", *texts])
+            variant = ""  # said once, over the first of its four columns
     columns.insert(0, ["epoch", *range(1, len(columns[0]) - 1), "mean"])
     rows = columns if lying else list(zip(*columns, strict=True))
     return table(rows[0], rows[1:])
